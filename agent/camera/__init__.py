@@ -1,0 +1,1 @@
+"""Cameras: sources of frames."""

@@ -1,0 +1,1 @@
+"""The demo: synthetic scenes, the demo bundle and the live view."""

@@ -1,0 +1,1 @@
+"""From pixels to detections and tracks; pure numpy and OpenCV, no input or output."""

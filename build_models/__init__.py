@@ -1,0 +1,1 @@
+"""The build side: a vision model becomes a verified, quantised, signed bundle."""

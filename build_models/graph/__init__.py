@@ -1,0 +1,1 @@
+"""Graph transforms: one a file; each takes a model and returns it with a report."""

@@ -1,0 +1,1 @@
+"""From float to int8: activation ranges, QDQ, signal-to-noise."""
