@@ -79,7 +79,9 @@ def load_bundle(root: Path, trusted_keys: Iterable[Path], today: date | None = N
         BundleError: anything about the bundle itself is wrong.
     """
     if not root.is_dir():
-        raise ConfigError(f"{root}: expected a bundle directory with {MANIFEST_NAME}, found no directory; check the path")
+        raise ConfigError(
+            f"{root}: expected a bundle directory with {MANIFEST_NAME}, found no directory; check the path"
+        )
     keys = {key_id(key): key for key in map(load_public_key, trusted_keys)}
     manifest_bytes = _read_small(root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
     signer = _verify_signature(root, manifest_bytes, keys)
@@ -126,7 +128,9 @@ def key_id(key: Ed25519PublicKey) -> str:
 def _verify_signature(root: Path, manifest_bytes: bytes, keys: dict[str, Ed25519PublicKey]) -> str:
     where = root / SIGNATURE_NAME
     if not os.path.lexists(where):
-        raise BundleError(f"{root}: the bundle is not signed ({SIGNATURE_NAME} is missing); sign it with `build-models`")
+        raise BundleError(
+            f"{root}: the bundle is not signed ({SIGNATURE_NAME} is missing); sign it with `build-models`"
+        )
     try:
         record = json.loads(_read_small(root, SIGNATURE_NAME, MAX_SIGNATURE_BYTES))
         signer, signature = str(record["key_id"]), base64.b64decode(record["signature"], validate=True)
@@ -137,7 +141,9 @@ def _verify_signature(root: Path, manifest_bytes: bytes, keys: dict[str, Ed25519
         raise BundleError(f"{where}: expected algorithm 'ed25519', got {algorithm!r}")
     if signer not in keys:
         trusted = ", ".join(sorted(keys)) or "none"
-        raise BundleError(f"{root}: signed by key {signer}, which is not trusted (trusted: {trusted}); add its PEM file")
+        raise BundleError(
+            f"{root}: signed by key {signer}, which is not trusted (trusted: {trusted}); add its PEM file"
+        )
     try:
         keys[signer].verify(signature, manifest_bytes)
     except InvalidSignature as err:

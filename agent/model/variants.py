@@ -97,5 +97,5 @@ def _cpuinfo() -> str:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    parts = (text.split("+")[0].split(".") + ["0", "0", "0"])[:3]
+    parts = [*text.partition("+")[0].split("."), "0", "0", "0"][:3]
     return tuple(int("".join(char for char in part if char.isdigit()) or 0) for part in parts)

@@ -1,0 +1,79 @@
+"""From a model's canonical outputs to detections in frame pixels, or to the class of a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent.vision.boxes import iou_matrix
+from agent.vision.detections import Detections
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from agent.vision.resize import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What counts as a detection; scores and overlaps 0..1."""
+
+    score: float
+    iou: float
+    max_detections: int
+
+
+def decode_detections(outputs: Mapping[str, NDArray[Any]], placement: Placement, thresholds: Thresholds) -> Detections:
+    """Score threshold, class-aware non-maximum suppression, and back to the frame.
+
+    Args:
+        outputs: ``boxes`` float32 ``[1, K, 4]`` xyxy in input pixels, ``scores`` float32 ``[1, K]`` sorted
+            descending, ``labels`` int64 ``[1, K]``. The arrays are only read.
+        placement: where the frame lies in the input.
+        thresholds: what to keep.
+
+    Returns:
+        At most ``max_detections``, boxes clipped to the frame; a box or score that is not finite is left out.
+    """
+    scores = outputs["scores"][0].astype(np.float32, copy=False)
+    chosen = np.flatnonzero(scores >= thresholds.score)
+    if not len(chosen):
+        return Detections.empty()
+    boxes = outputs["boxes"][0, chosen].astype(np.float32, copy=False)
+    finite = np.isfinite(boxes).all(axis=1)
+    if not finite.all():
+        chosen, boxes = chosen[finite], boxes[finite]
+    labels = outputs["labels"][0, chosen].astype(np.int64, copy=False)
+    kept = suppress(boxes, labels, thresholds.iou)[: thresholds.max_detections]
+    return Detections(placement.to_frame(boxes[kept]), scores[chosen[kept]], labels[kept])
+
+
+def suppress(boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64], iou: float) -> NDArray[np.intp]:
+    """Greedy class-aware non-maximum suppression.
+
+    Args:
+        boxes_xyxy: ``[N, 4]``, best score first.
+        labels: ``[N]``; only boxes of one class suppress each other.
+        iou: a box that overlaps a better one by more than this goes.
+
+    Returns:
+        Indices of the boxes that stay, in their order.
+    """
+    overlapping = (iou_matrix(boxes_xyxy, boxes_xyxy) > iou) & (labels[:, None] == labels[None, :])
+    np.logical_and(overlapping, np.tri(len(labels), k=-1, dtype=bool).T, out=overlapping)
+    keep = np.ones(len(labels), bool)
+    for index in np.flatnonzero(overlapping.any(axis=1)).tolist():
+        if keep[index]:
+            keep &= ~overlapping[index]
+    return np.flatnonzero(keep)
+
+
+def decode_class(outputs: Mapping[str, NDArray[Any]]) -> tuple[int, float]:
+    """The best class id and its probability from ``scores`` float32 ``[1, C]``."""
+    scores = outputs["scores"][0]
+    best = int(np.argmax(scores))
+    return best, float(scores[best])
