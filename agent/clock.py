@@ -34,13 +34,17 @@ class SystemClock:
         self._interrupted = threading.Event()
 
     def monotonic_s(self) -> float:
+        """``time.monotonic()``."""
         return time.monotonic()
 
     def unix_ms(self) -> int:
+        """The system's wall clock."""
         return time.time_ns() // 1_000_000
 
     def wait(self, duration_s: float) -> bool:
+        """Sleep unless interrupted."""
         return self._interrupted.wait(max(0.0, duration_s))
 
     def interrupt(self) -> None:
+        """Wake all waits, for good."""
         self._interrupted.set()
