@@ -78,21 +78,22 @@ def load_bundle(root: Path, trusted_keys: Iterable[Path], today: date | None = N
         ConfigError: the directory or a key file is missing or no key.
         BundleError: anything about the bundle itself is wrong.
     """
-    if not root.is_dir():
-        raise ConfigError(
-            f"{root}: expected a bundle directory with {MANIFEST_NAME}, found no directory; check the path"
-        )
     keys = {key_id(key): key for key in map(load_public_key, trusted_keys)}
-    manifest_bytes = _read_small(root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    manifest_bytes = _read_manifest(root)
     signer = _verify_signature(root, manifest_bytes, keys)
     manifest = parse_manifest(manifest_bytes, where=str(root / MANIFEST_NAME))
     today = today or datetime.now(timezone.utc).date()
     if manifest.expires is not None and manifest.expires < today:
         raise BundleError(f"{root}: the bundle expired on {manifest.expires}; install a newer one")
-    _refuse_unlisted_files(root, manifest)
-    for entry in manifest.files:
-        _check_file(root, entry)
+    _check_files(root, manifest)
     return Bundle(root, manifest, signer)
+
+
+def load_manifest_unsigned(root: Path) -> Manifest:
+    """Check everything but the signature: for looking into a bundle, never for running it; raises as `load_bundle`."""
+    manifest = parse_manifest(_read_manifest(root), where=str(root / MANIFEST_NAME))
+    _check_files(root, manifest)
+    return manifest
 
 
 def parse_manifest(data: bytes, where: str = MANIFEST_NAME) -> Manifest:
@@ -125,6 +126,12 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
 
 
+def _read_manifest(root: Path) -> bytes:
+    if not root.is_dir():
+        raise ConfigError(f"{root}: expected a bundle directory with {MANIFEST_NAME}, found none; check the path")
+    return _read_small(root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+
+
 def _verify_signature(root: Path, manifest_bytes: bytes, keys: dict[str, Ed25519PublicKey]) -> str:
     where = root / SIGNATURE_NAME
     if not os.path.lexists(where):
@@ -151,13 +158,16 @@ def _verify_signature(root: Path, manifest_bytes: bytes, keys: dict[str, Ed25519
     return signer
 
 
-def _refuse_unlisted_files(root: Path, manifest: Manifest) -> None:
+def _check_files(root: Path, manifest: Manifest) -> None:
+    """Every listed file fits its listing, and there is no other."""
     listed = {entry.path for entry in manifest.files} | {MANIFEST_NAME, SIGNATURE_NAME}
     for folder, folders, files in os.walk(root):
         for name in [*files, *(sub for sub in folders if (Path(folder) / sub).is_symlink())]:
             path = (Path(folder) / name).relative_to(root).as_posix()
             if path not in listed:
                 raise BundleError(f"{root}: {path} is not listed in the manifest; remove it or build the bundle again")
+    for entry in manifest.files:
+        _check_file(root, entry)
 
 
 def _check_file(root: Path, entry: FileEntry, keep: list[bytes] | None = None) -> None:

@@ -1,0 +1,139 @@
+"""One watcher per task: canonical outputs of one frame become what is seen in it and the events it causes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.delivery.events import ClassState, Event, FrameRef, ObjectState
+from agent.errors import BundleError
+from agent.vision.decode import Thresholds, decode_class, decode_detections
+from agent.vision.track import TrackChange, Tracker, TrackRules
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from agent.config import AgentConfig, TrackingConfig
+    from agent.frame import Frame
+    from agent.model.manifest import Manifest
+    from agent.vision.detections import Detections
+    from agent.vision.resize import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What one frame shows: the objects in it, or its class, and the events that it causes."""
+
+    objects: Sequence[ObjectState] = ()
+    class_: ClassState | None = None
+    events: Sequence[Event] = ()
+    detections: Detections | None = None
+
+
+class Watcher(Protocol):
+    """Watches one camera; called by the inference thread only, frame by frame, then once to finish."""
+
+    def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
+        """Interpret a frame's outputs; they hold only until the next inference."""
+        ...
+
+    def finish(self) -> Sequence[Event]:
+        """The camera has stopped: the events that close what is open."""
+        ...
+
+
+def make_watcher(manifest: Manifest, config: AgentConfig) -> Watcher:
+    """The watcher of a bundle's task for one camera; raises BundleError for a task of a later version."""
+    if manifest.task == "detect":
+        return ObjectWatcher(manifest.labels, _thresholds(manifest, config), _track_rules(config.tracking))
+    if manifest.task == "classify":
+        return ClassWatcher(manifest.labels, config.tracking.confirm_frames)
+    raise BundleError(f"bundle {manifest.name}: task {manifest.task!r} is not supported by this version")
+
+
+class ObjectWatcher:
+    """Detection: threshold and suppression, tracking, and new/update/end events."""
+
+    def __init__(self, labels: Sequence[str], thresholds: Thresholds, rules: TrackRules) -> None:
+        self._labels = labels
+        self._thresholds = thresholds
+        self._tracker = Tracker(rules)
+        self._last: FrameRef | None = None
+
+    def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
+        detections = decode_detections(outputs, placement, self._thresholds)
+        changes = self._tracker.update(detections, frame.stream_time_s)
+        self._last = ref = frame_ref(frame)
+        objects = [
+            ObjectState(track_id, self._labels[label], score, _shares(box_xyxy, ref))
+            for track_id, label, score, box_xyxy in zip(
+                self._tracker.track_ids,
+                detections.labels.tolist(),
+                detections.scores.tolist(),
+                detections.boxes_xyxy.tolist(),
+                strict=True,
+            )
+        ]
+        events = [self._event(change, ref) for change in changes]
+        return Sighting(objects=objects, events=events, detections=detections)
+
+    def finish(self) -> Sequence[Event]:
+        ref = self._last
+        return [] if ref is None else [self._event(change, ref) for change in self._tracker.finish()]
+
+    def _event(self, change: TrackChange, ref: FrameRef) -> Event:
+        box = _shares(change.box_xyxy.tolist(), ref)
+        state = ObjectState(change.track_id, self._labels[change.label], change.score, box)
+        return Event(change.type, ref, object=state)
+
+
+class ClassWatcher:
+    """Classification: a changed event once another class has been the best for some frames in a row."""
+
+    def __init__(self, labels: Sequence[str], confirm_frames: int) -> None:
+        self._labels = labels
+        self._confirm_frames = confirm_frames
+        self._told: int | None = None
+        self._candidate: int | None = None
+        self._times = 0
+
+    def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
+        best, score = decode_class(outputs)
+        self._times = self._times + 1 if best == self._candidate else 1
+        self._candidate = best
+        state = ClassState(self._labels[best], score)
+        if best == self._told or self._times < self._confirm_frames:
+            return Sighting(class_=state)
+        self._told = best
+        return Sighting(class_=state, events=[Event("changed", frame_ref(frame), class_=state)])
+
+    def finish(self) -> Sequence[Event]:
+        return []
+
+
+def frame_ref(frame: Frame) -> FrameRef:
+    """What payloads say of a frame."""
+    height, width = frame.image_bgr.shape[:2]
+    return FrameRef(frame.camera_id, frame.id, width, height, frame.captured_at_ms)
+
+
+def _shares(box_xyxy: Sequence[float], ref: FrameRef) -> tuple[float, float, float, float]:
+    """A box in pixels as shares of the frame; it was clipped to the frame when it was decoded."""
+    left, top, right, bottom = box_xyxy
+    return left / ref.width, top / ref.height, right / ref.width, bottom / ref.height
+
+
+def _thresholds(manifest: Manifest, config: AgentConfig) -> Thresholds:
+    """The config's thresholds, and the bundle's where it has none."""
+    chosen, defaults = config.detect, manifest.defaults
+    return Thresholds(
+        defaults.score_threshold if chosen.score_threshold is None else chosen.score_threshold,
+        defaults.iou_threshold if chosen.iou_threshold is None else chosen.iou_threshold,
+        chosen.max_detections or defaults.max_detections,
+    )
+
+
+def _track_rules(config: TrackingConfig) -> TrackRules:
+    return TrackRules(config.iou_threshold, config.confirm_frames, config.lost_after_s, config.update_interval_s)

@@ -1,0 +1,63 @@
+"""Boxes and labels drawn on a picture, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from agent.vision.detections import Detections
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw_detections(image_bgr: NDArray[np.uint8], detections: Detections, labels: Sequence[str]) -> NDArray[np.uint8]:
+    """A copy of a uint8 BGR picture ``[H, W, 3]`` with a box, a label and a score for each detection."""
+    canvas = image_bgr.copy()
+    for box_xyxy, score, label in zip(
+        detections.boxes_xyxy.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+    ):
+        _draw_box(canvas, box_xyxy, f"{labels[label]} {score:.2f}", color_of(label))
+    return canvas
+
+
+def draw_caption(image_bgr: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """A copy of a uint8 BGR picture with one line of text in its top left corner."""
+    canvas = image_bgr.copy()
+    _draw_text(canvas, text, 0, 0, (48, 48, 48))
+    return canvas
+
+
+def color_of(label: int) -> tuple[int, int, int]:
+    """A colour (BGR) for a class id; neighbours differ: hues are a golden angle apart."""
+    hue = int(label * 180 * 0.381966) % 180
+    blue, green, red = cv2.cvtColor(np.array([[[hue, 200, 230]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()
+    return blue, green, red
+
+
+def _draw_box(canvas: NDArray[np.uint8], box_xyxy: Sequence[float], text: str, color: tuple[int, int, int]) -> None:
+    left, top, right, bottom = (round(side) for side in box_xyxy)
+    cv2.rectangle(canvas, (left, top), (right, bottom), color, _line_px(canvas))
+    _draw_text(canvas, text, left, top, color)
+
+
+def _draw_text(canvas: NDArray[np.uint8], text: str, left: int, bottom: int, color: tuple[int, int, int]) -> None:
+    """Text on a filled strip above ``bottom``, moved inside the picture."""
+    scale = max(0.4, canvas.shape[1] / 1600)
+    (width, height), baseline = cv2.getTextSize(text, _FONT, scale, 1)
+    strip = height + baseline + 2
+    left = max(0, min(left, canvas.shape[1] - width))
+    top = max(0, min(bottom - strip, canvas.shape[0] - strip))
+    cv2.rectangle(canvas, (left, top), (left + width, top + strip), color, -1)
+    ink = (0, 0, 0) if sum(color) > 300 else (255, 255, 255)
+    cv2.putText(canvas, text, (left, top + height + 1), _FONT, scale, ink, 1, cv2.LINE_AA)
+
+
+def _line_px(canvas: NDArray[np.uint8]) -> int:
+    return max(1, round(canvas.shape[1] / 500))
