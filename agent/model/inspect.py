@@ -25,10 +25,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         manifest, signature = load_manifest_unsigned(args.path), "not checked: name the key with --trusted-key"
     facts = describe(manifest, this_device(ort.__version__, available_providers()), signature)
-    if args.json:
-        text = json.dumps(facts, indent=2)
-    else:
-        text = "\n".join(_lines(facts))
+    text = json.dumps(facts, indent=2) if args.json else "\n".join(_lines(facts))
     sys.stdout.write(text + "\n")
     return 0
 

@@ -36,9 +36,9 @@ def draw_caption(image_bgr: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 
 def color_of(label: int) -> tuple[int, int, int]:
     """A colour (BGR) for a class id; neighbours differ: hues are a golden angle apart."""
-    hue = int(label * 180 * 0.381966) % 180
-    blue, green, red = cv2.cvtColor(np.array([[[hue, 200, 230]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()
-    return blue, green, red
+    hue = int(label * 180 * 0.381966) % 180  # OpenCV counts half degrees, so that hues fit into a byte
+    color = cv2.cvtColor(np.array([[[hue, 200, 230]]], np.uint8), cv2.COLOR_HSV2BGR)
+    return int(color[0, 0, 0]), int(color[0, 0, 1]), int(color[0, 0, 2])
 
 
 def _draw_box(canvas: NDArray[np.uint8], box_xyxy: Sequence[float], text: str, color: tuple[int, int, int]) -> None:
@@ -60,4 +60,4 @@ def _draw_text(canvas: NDArray[np.uint8], text: str, left: int, bottom: int, col
 
 
 def _line_px(canvas: NDArray[np.uint8]) -> int:
-    return max(1, round(canvas.shape[1] / 500))
+    return max(1, int(canvas.shape[1]) // 500)

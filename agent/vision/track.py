@@ -150,7 +150,7 @@ class _Track:
         if elapsed_s > 0:
             moved = (box_xyxy[:2] + box_xyxy[2:] - self.box_xyxy[:2] - self.box_xyxy[2:]) / 2
             # Half old, half new: one shaky box must not throw the prediction off.
-            self.velocity_px_s = (self.velocity_px_s + moved / np.float32(elapsed_s)) / 2
+            self.velocity_px_s = ((self.velocity_px_s + moved / elapsed_s) / 2).astype(np.float32)
         self.box_xyxy, self.last_seen_s = box_xyxy, now_s
         self.times_seen += 1
         self.seen_now = True
