@@ -1,0 +1,60 @@
+# The commands of a checkout; `make` alone lists them. Each makes or repairs the environment it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+DEVICE_PYTHONS := 3.10 3.13
+DEVICE_TESTS := $(wildcard tests/agent tests/contract)
+SKIP_ALLOWANCE = $(if $(CI),--skip-allowance=$(1))
+export PATH := $(PATH):/usr/sbin:/sbin
+
+# The version is asked for in a way that any Python understands.
+define python_is_new_enough
+@command -v $(PYTHON) >/dev/null || { echo "edge-agent: $(PYTHON) is missing; run: sudo apt-get install -y python3 python3-venv" >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "edge-agent: needs Python 3.10 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); say \`make $@ PYTHON=/path/to/python3.11\`" >&2; exit 1; }
+endef
+
+# Usage: $(call environment,PURPOSE)
+define environment
+$(python_is_new_enough)
+@$(PYTHON) .ci/environment.py $(1)
+endef
+
+.PHONY: help
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
+
+.PHONY: demo
+demo: ## a broker, a synthetic camera and the demo model, live in this terminal; SECONDS=20 ends it
+	$(call environment,demo)
+	@$(BIN)/edge-agent demo $(if $(SECONDS),--seconds $(SECONDS))
+
+.PHONY: test
+test: ## all tests, with the coverage of agent/ and the list of skips
+	$(call environment,full)
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 $(call SKIP_ALLOWANCE,test)
+
+.PHONY: test-device
+test-device: ## the device side's tests on the other supported Pythons, where they exist
+	$(python_is_new_enough)
+	@for version in $(DEVICE_PYTHONS); do \
+	  python=$$($(PYTHON) .ci/environment.py find $$version) || { echo "Python $$version was not found: the device tests do not run on it"; continue; }; \
+	  echo "the device tests on Python $$version"; \
+	  $(PYTHON) .ci/environment.py device --python "$$python" --folder .venv-py$$version || exit 1; \
+	  .venv-py$$version/bin/python -m pytest $(DEVICE_TESTS) $(call SKIP_ALLOWANCE,test-device) || exit 1; \
+	done
+
+.PHONY: check
+check: ## lint, format, types and the import contract
+	$(call environment,full)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: demo-model
+demo-model: ## train the demo model and build its signed bundle again (about 20 minutes)
+	$(call environment,full)
+	$(BIN)/python -m build_models build configs/recipes/demo.yaml
+
+.PHONY: clean
+clean: ## remove environments, caches and build output
+	rm -rf .venv .venv-py* out build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
