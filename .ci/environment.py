@@ -187,7 +187,11 @@ def _make_anew(folder: Path, interpreter: Path) -> None:
         _say(f"{folder.name} is incomplete or belongs to another Python or folder; making it anew")
         (folder / STAMP_NAME).unlink(missing_ok=True)
         shutil.rmtree(folder)
-    _run_logged("making an empty environment", [str(interpreter), "-m", "venv", str(folder)])
+    _run_logged("making an empty environment", _make_venv(folder, interpreter))
+
+
+def _make_venv(folder: Path, interpreter: Path) -> list[str]:
+    return [str(interpreter), "-m", "venv", str(folder)]
 
 
 def _pip_install(folder: Path, extras: list[str]) -> list[str]:
