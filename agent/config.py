@@ -8,25 +8,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+from agent.camera.source import SCHEMES, kind_of
+
+SLUG_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+TOPIC_PATTERN = r"^[^#+\x00/]+(/[^#+\x00/]+)*$"
+
+
+def _in_config_folder(path: Path, info: ValidationInfo) -> Path:
+    if path == Path():
+        raise ValueError("expected a path, got an empty text")
+    return _folder_of(info) / path
+
+
+def _folder_of(info: ValidationInfo) -> Path:
+    """Relative paths are meant from the config file's folder, which whoever reads the file passes as the context."""
+    return Path((info.context or {}).get("folder", ""))
+
+
+Slug = Annotated[str, Field(pattern=SLUG_PATTERN)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Topic = Annotated[str, Field(pattern=r"^[^#+\x00/]+(/[^#+\x00/]+)*$", max_length=128)]
+Topic = Annotated[str, Field(pattern=TOPIC_PATTERN, max_length=128)]
+LocalPath = Annotated[Path, Field(strict=False), AfterValidator(_in_config_folder)]
 
 
 class Section(BaseModel):
     """What all sections share: frozen, unknown keys refused, no silent conversions such as "yes" to true."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, protected_namespaces=(), hide_input_in_errors=True
+    )
 
 
 class ModelConfig(Section):
     """Which bundle runs, and whose signatures count."""
 
-    bundle: Path = Field(strict=False, description="bundle directory")
-    trusted_keys: Annotated[list[Annotated[Path, Field(strict=False)]], Field(min_length=1)] = Field(
+    bundle: LocalPath = Field(description="bundle directory")
+    trusted_keys: Annotated[list[LocalPath], Field(min_length=1)] = Field(
         description="PEM files with the Ed25519 public keys whose bundles are accepted"
     )
     variant: str = Field("auto", description='a variant id, or "auto": the first one that this device can run')
@@ -51,7 +72,9 @@ class CameraConfig(Section):
 
     id: Slug = Field(description="name in topics and payloads")
     engine: Literal["opencv", "synthetic"] = Field("opencv", description="how frames are captured")
-    source: str = Field("", description="opencv: a file, an rtsp:// or http:// address, /dev/videoN; synthetic: empty")
+    source: str = Field(
+        "", repr=False, description="opencv: a file, an rtsp:// or http:// address, /dev/videoN; synthetic: empty"
+    )
     pace: Literal["native", "max", "lockstep"] = Field(
         "native", description="files and scenes: in real time, as fast as possible, or lockstep: no frame dropped"
     )
@@ -63,20 +86,38 @@ class CameraConfig(Section):
     open_timeout_s: Seconds = Field(10.0, description="network sources: limit for opening")
     read_timeout_s: Seconds = Field(5.0, description="network sources: limit for one frame")
 
+    @field_validator("source")
+    @classmethod
+    def _file_is_in_config_folder(cls, source: str, info: ValidationInfo) -> str:
+        kind = kind_of(source)
+        if kind == "address" and source.split("://", maxsplit=1)[0].lower() not in SCHEMES:
+            addresses = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise ValueError(f"expected a file, /dev/videoN or an address with {addresses}, got another address")
+        return str(_folder_of(info) / source) if kind == "file" and source else source
+
     @model_validator(mode="after")
-    def _engine_has_its_source(self) -> CameraConfig:
+    def _keys_fit_the_source(self) -> CameraConfig:
         if self.engine == "opencv" and not self.source:
-            raise ValueError('engine "opencv" needs a source: a file, an rtsp:// address or /dev/videoN')
+            raise _misfit("source", 'engine "opencv" needs one: a file, an rtsp:// address or /dev/videoN')
         if self.engine == "synthetic" and self.source:
-            raise ValueError(f'engine "synthetic" takes no source, got {self.source!r}; use seed to vary the scene')
+            raise _misfit("source", 'engine "synthetic" takes none; remove it, and use seed to vary the scene')
+        if self.engine == "opencv" and kind_of(self.source) != "file" and self.pace != "native":
+            raise _misfit("pace", f'"{self.pace}" is for files and scenes; remove it, a live camera sets its own pace')
         return self
+
+
+def _misfit(key: str, message: str) -> PydanticCustomError:
+    """An error of one key that only shows when the whole section is known."""
+    return PydanticCustomError("misfit", "{message}", {"key": key, "message": message})
 
 
 class DetectConfig(Section):
     """Thresholds of detection; null takes the bundle's default."""
 
     score_threshold: Share | None = Field(None, description="detections below it are not reported")
-    iou_threshold: Share | None = Field(None, description="of two boxes of one class that overlap more, the better stays")
+    iou_threshold: Share | None = Field(
+        None, description="of two boxes of one class that overlap more, the better stays"
+    )
     max_detections: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="most detections of a frame")
 
 
@@ -98,9 +139,16 @@ class OutboxConfig(Section):
 class TlsConfig(Section):
     """TLS towards the broker."""
 
-    ca_file: Path | None = Field(None, strict=False, description="CA certificates; null: those of the system")
-    cert_file: Path | None = Field(None, strict=False, description="client certificate")
-    key_file: Path | None = Field(None, strict=False, description="key of the client certificate")
+    ca_file: LocalPath | None = Field(None, description="CA certificates; null: those of the system")
+    cert_file: LocalPath | None = Field(None, description="client certificate")
+    key_file: LocalPath | None = Field(None, description="key of the client certificate")
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> TlsConfig:
+        if (self.cert_file is None) != (self.key_file is None):
+            missing, given = ("key_file", "cert_file") if self.key_file is None else ("cert_file", "key_file")
+            raise _misfit(missing, f"{given} needs it; add it, or remove {given}")
+        return self
 
 
 class DetectionsConfig(Section):
@@ -116,7 +164,9 @@ class MqttConfig(Section):
     host: str = Field("127.0.0.1", min_length=1, description="broker")
     port: Annotated[int, Field(ge=1, le=65_535)] = Field(1883, description="its port; 8883 is usual with TLS")
     username: str | None = Field(None, description="user name")
-    password: str | None = Field(None, description="password; write ${file:/path} or ${VAR} rather than the word", repr=False)
+    password: str | None = Field(
+        None, description="password; write ${file:/path} or ${VAR} rather than the word", repr=False
+    )
     tls: TlsConfig | None = Field(None, description="null: no TLS")
     protocol: Literal["5", "3.1.1"] = Field("5", description="MQTT version; 5 falls back to 3.1.1 when refused")
     prefix: Topic = Field("edge", description="first level of all topics")
@@ -136,7 +186,7 @@ class AgentConfig(Section):
     """The whole configuration of an agent."""
 
     node: Slug | Literal["auto"] = Field("auto", description='this device in topics; "auto": from the machine id')
-    state_dir: Path = Field(Path("/var/lib/edge-agent"), strict=False, description="outbox and remembered checks")
+    state_dir: LocalPath = Field(Path("/var/lib/edge-agent"), description="outbox and remembered checks")
     model: ModelConfig
     runtime: RuntimeConfig = RuntimeConfig()
     cameras: Annotated[list[CameraConfig], Field(min_length=1, max_length=64)]
@@ -151,5 +201,5 @@ class AgentConfig(Section):
         ids = [camera.id for camera in self.cameras]
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
-            raise ValueError(f"cameras must have different ids; twice: {', '.join(twice)}")
+            raise _misfit("cameras", f"expected different ids, got more than once: {', '.join(twice)}")
         return self

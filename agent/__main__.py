@@ -1,0 +1,121 @@
+"""The command ``edge-agent``: arguments are declared here, a subcommand's module is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from agent.errors import EdgeAgentError
+
+_EXAMPLES = """examples:
+  edge-agent demo --seconds 20                  everything at once, nothing to prepare
+  edge-agent config check agent.yaml            what is wrong, with line and column
+  edge-agent model inspect bundle/              what a bundle holds and who signed it
+  edge-agent run --config agent.yaml --once --save out.jpg --dry-run-mqtt
+  edge-agent run --config agent.yaml            what the service does
+
+exit codes: 0 done, 1 failed, 2 correct the configuration or the arguments, 3 bundle refused, 4 try again later
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code; an error of ours is one line (a configuration's: one a problem)."""
+    args = _parser().parse_args(argv)
+    module, function = args.handler
+    try:
+        code = int(getattr(import_module(module), function)(args))
+        sys.stdout.flush()
+    except EdgeAgentError as err:
+        for line in str(err).splitlines():
+            print(f"edge-agent: {line}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-agent",
+        description="Run a signed vision model on a camera and never lose an event.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_demo(commands)
+    _add_model(commands)
+    _add_config(commands)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser("run", help="run the agent", description="Run cameras, model and MQTT until stopped.")
+    run.add_argument("--config", required=True, metavar="PATH", help="the configuration, such as agent.yaml")
+    run.add_argument("--once", action="store_true", help="process one frame of each camera, then end")
+    run.add_argument("--save", metavar="PATH", help="with --once: write the annotated frame as a JPEG or PNG")
+    run.add_argument("--dry-run-mqtt", action="store_true", help="print the payloads instead of publishing them")
+    run.add_argument("--log-format", choices=["text", "json"], help="instead of the configuration's logging.format")
+    run.set_defaults(handler=("agent.run_command", "run"))
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="show everything with a drawn camera",
+        description="Start a broker, a drawn camera and the demo bundle; show events, rates and frame ages live.",
+    )
+    demo.add_argument("--seconds", type=float, metavar="N", help="end after N seconds with a summary")
+    demo.add_argument("--port", type=int, default=0, metavar="N", help="port of the broker; 0: a free one")
+    demo.set_defaults(handler=("agent.demo.command", "run"))
+
+
+def _add_model(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    model = commands.add_parser("model", help="look at bundles").add_subparsers(metavar="COMMAND", required=True)
+    inspect = model.add_parser(
+        "inspect",
+        help="show what a bundle holds",
+        description="Print task, labels, variants and signature of a bundle.",
+    )
+    inspect.add_argument("path", metavar="PATH", help="the bundle's folder")
+    inspect.add_argument("--json", action="store_true", help="for programs")
+    inspect.add_argument(
+        "--trusted-key", action="append", default=[], metavar="PEM", help="verify against this public key (repeatable)"
+    )
+    inspect.set_defaults(handler=("agent.model.inspect", "run"))
+
+
+def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    config = commands.add_parser("config", help="check a configuration")
+    commands = config.add_subparsers(metavar="COMMAND", required=True)
+    check = commands.add_parser(
+        "check",
+        help="tell what is wrong with a configuration",
+        description="Print OK with a summary, or every problem.",
+    )
+    check.add_argument("path", metavar="PATH", help="the configuration, such as agent.yaml")
+    check.set_defaults(handler=("agent.config_command", "check"))
+    schema = commands.add_parser(
+        "schema", help="print the JSON Schema, for editors", description="Print the JSON Schema of agent.yaml."
+    )
+    schema.set_defaults(handler=("agent.config_command", "schema"))
+
+
+class _PrintVersion(argparse.Action):
+    """Reads the version only when it is asked for: importlib.metadata costs more than all the rest."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"edge-agent {version('edge-agent')}")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
