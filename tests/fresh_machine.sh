@@ -79,7 +79,7 @@ put_clone() {
 
 in_root() {
   chroot --userspec="$user" "$root" /usr/bin/env -i HOME="$home" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    sh -c '. /etc/host-environment; cd "$1"; shift; exec "$@"' sh "$folder" "$@" </dev/null
+    sh -c '. /etc/host-files/environment; cd "$1"; shift; exec "$@"' sh "$folder" "$@" </dev/null
 }
 
 timed() {
@@ -91,10 +91,11 @@ timed() {
   [ "$result" = ok ] || { printf '\nthis far:\n'; cat "$summary"; exit 1; }
 }
 
-# Settings become variables for the machine inside; files and folders that they name are mounted at the same place.
+# Settings become variables for the machine inside. Folders that they name are mounted at the same place; files are
+# copied elsewhere, since its packages may bring files of the same names.
 pass_pip_settings() {
   python3 - "$scratch" <<'PYTHON'
-import ast, os, pathlib, re, shlex, subprocess, sys
+import ast, os, pathlib, re, shlex, shutil, subprocess, sys
 
 settings = {}
 for line in subprocess.run(["python3", "-m", "pip", "config", "list"], capture_output=True, text=True).stdout.splitlines():
@@ -103,17 +104,22 @@ for line in subprocess.run(["python3", "-m", "pip", "config", "list"], capture_o
         settings["PIP_" + key.rpartition(".")[2].upper().replace("-", "_")] = " ".join(ast.literal_eval(value).split())
 wanted = re.compile(r"PIP_(?!CONFIG_FILE)|(SSL_CERT_FILE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(https?|no)_proxy)$", re.I)
 settings |= {key: value for key, value in os.environ.items() if wanted.match(key)}
-places = set()
-for value in settings.values():
+scratch, places = pathlib.Path(sys.argv[1]), set()
+host_files = scratch / "root/etc/host-files"
+host_files.mkdir()
+for key, value in settings.items():
     for place in map(pathlib.Path, re.findall(r"(?:^|(?<=\s)|file://)(/\S+)", value)):
-        places.add(place.parent if place.name == "simple" else place)  # an index links to files beside it
-scratch = pathlib.Path(sys.argv[1])
+        if place.is_file():
+            shutil.copy(place, host_files)
+            settings[key] = settings[key].replace(str(place), f"/etc/host-files/{place.name}")
+        elif place.is_dir():
+            places.add(place.parent if place.name == "simple" else place)  # an index links to files beside it
 exports = [f"export {key}={shlex.quote(value)}\n" for key, value in settings.items()]
-(scratch / "root/etc/host-environment").write_text("".join(exports))
-(scratch / "places").write_text("".join(f"{place}\n" for place in sorted(places) if place.exists()))
+(host_files / "environment").write_text("".join(exports))
+(scratch / "places").write_text("".join(f"{place}\n" for place in sorted(places)))
 PYTHON
   while read -r place; do
-    if [ -d "$place" ]; then mkdir -p "$root$place"; else mkdir -p "$root$(dirname "$place")" && : >"$root$place"; fi
+    mkdir -p "$root$place"
     mount --bind "$place" "$root$place" && mount -o remount,bind,ro "$root$place"
   done <"$scratch/places"
 }
