@@ -1,0 +1,168 @@
+"""The recipe: everything that decides how a model becomes a bundle, typed, every key with its default and meaning.
+
+``recipe_file.py`` makes it from YAML or from the arguments of ``build-models import``. Paths are relative to the
+recipe's folder; what a family knows about its usual input is filled in underneath.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from agent.model.manifest import Defaults, InputSpec, Record, Slug
+from build_models.labels import resolve_labels
+from build_models.source.families import FAMILIES, AnyFamily
+
+
+def _below_base(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return path if base is None else Path(base) / path.expanduser()
+
+
+def _number(value: object) -> object:
+    """``1/255`` in YAML is a string; everything else is left to the field's own check."""
+    if isinstance(value, str):
+        try:
+            numerator, _, denominator = value.partition("/")
+            return float(numerator) / float(denominator or 1)
+        except (ValueError, ZeroDivisionError) as err:
+            raise ValueError(f"expected a number or a fraction such as 1/255, got {value!r}") from err
+    return value
+
+
+RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_below_base)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+Labels = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1), BeforeValidator(resolve_labels)
+]
+Side = Annotated[int, Field(ge=8, le=8192)]
+
+
+class TorchSource(Record):
+    """A torch module, made by a callable."""
+
+    kind: Literal["torch"]
+    callable: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = Field(
+        description='"module:function" that returns the torch.nn.Module'
+    )
+    kwargs: dict[str, Any] = Field({}, description="arguments of the callable")
+    weights: RecipePath | None = Field(None, description="state dict file; null: the callable loads them itself")
+    python_path: RecipePath = Field(Path(), validate_default=True, description="folder where the module is looked for")
+    outputs: list[str] | None = Field(None, description="names for the outputs, in the module's order")
+
+
+class OnnxSource(Record):
+    """An ONNX file."""
+
+    kind: Literal["onnx"]
+    path: RecipePath = Field(description="the .onnx file")
+
+
+class InputRecipe(Record):
+    """What the source model wants: ``x = (pixel * scale - mean) / std`` per channel, and how a frame gets there."""
+
+    height: Side | None = Field(None, description="input height in pixels; null: the ONNX file's own")
+    width: Side | None = Field(None, description="input width in pixels; null: the ONNX file's own")
+    color: Literal["rgb", "bgr"] = Field("rgb", description="channel order of the source model")
+    layout: Literal["nchw", "nhwc"] = Field("nchw", description="axis order of the source model")
+    scale: Positive = Field(1 / 255, description="factor for pixels 0..255, such as 1/255 or 1")
+    mean: Annotated[list[Finite], Field(min_length=3, max_length=3)] = Field(
+        [0.0, 0.0, 0.0], description="subtracted after the scale, in the source's channel order"
+    )
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)] = Field(
+        [1.0, 1.0, 1.0], description="divided by at last, in the source's channel order"
+    )
+    resize: Literal["letterbox", "stretch", "center_crop"] = Field("letterbox", description="how a frame is fitted")
+    align: Literal["center", "top_left"] = Field("center", description="where a letterboxed frame lies")
+    interpolation: Literal["linear", "area", "nearest", "cubic"] = Field("linear", description="of the resize")
+    crop_ratio: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="center_crop: share of the side kept")
+    pad_bgr: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] = Field(
+        [114, 114, 114], description="letterbox: colour of the borders"
+    )
+
+    def spec(self, height: int, width: int) -> InputSpec:
+        """The manifest's input section for the model's size in pixels."""
+        shared = self.model_dump(include={"resize", "align", "interpolation", "crop_ratio", "pad_bgr"})
+        return InputSpec(height=height, width=width, **shared)
+
+
+class Calibration(Record):
+    """Pictures for quantisation; a share is kept out of it to judge the result."""
+
+    pictures: RecipePath = Field(description="folder of pictures like those the device will see")
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share kept out of calibration")
+    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="most pictures taken; null: all")
+
+
+class Quantize(Record):
+    """The int8 variant and what it must keep."""
+
+    int8: bool = Field(True, description="build it; needs calibration pictures")
+    min_f1: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.95, description="least agreement with fp32 on the pictures kept out; below it the variant is not packed"
+    )
+
+
+class Recipe(Record):
+    """The whole recipe."""
+
+    name: Slug = Field(description="name of the bundle")
+    version: Annotated[int, Field(ge=1)] = Field(1, description="devices refuse an older version than they have")
+    source: Annotated[TorchSource | OnnxSource, Field(discriminator="kind")]
+    input: InputRecipe = InputRecipe()
+    output: AnyFamily
+    labels: Labels = Field(description='names of the classes: a list, "coco", or a text file with one name a line')
+    defaults: Defaults = Defaults()
+    calibration: Calibration | None = None
+    quantize: Quantize = Quantize()
+    licence: str | None = Field(None, description="licence of the source model, for the manifest")
+    annotations: dict[str, Any] = Field({}, description="free map for the manifest")
+
+    @property
+    def task(self) -> Literal["classify", "detect"]:
+        """What the family of the outputs is for."""
+        return self.output.task
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family_knows_its_input(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        output, given = data.get("output"), data.get("input", {})
+        family = FAMILIES.get(output["family"]) if isinstance(output, dict) and _is_name(output) else None
+        if family is None or not isinstance(given, dict):
+            return data
+        return {**data, "input": {**family.input_defaults, **given}}
+
+    @model_validator(mode="after")
+    def _torch_needs_a_size(self) -> Recipe:
+        if self.source.kind == "torch" and (self.input.height is None or self.input.width is None):
+            raise ValueError("a torch source needs input.height and input.width")
+        if (self.input.height is None) != (self.input.width is None):
+            raise ValueError("input.height and input.width go together: give both or neither")
+        return self
+
+
+def digest_of(recipe: Recipe) -> str:
+    """SHA-256 in hex of what the recipe says; of paths only the last part counts, so no build path leaks into it."""
+    values = _without_folders(recipe.model_dump())
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _is_name(output: dict[str, Any]) -> bool:
+    return isinstance(output.get("family"), str)
+
+
+def _without_folders(value: object) -> object:
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, dict):
+        return {str(key): _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    return value
