@@ -7,6 +7,7 @@ import os
 import sys
 from importlib import import_module
 
+from agent import __version__
 from agent.errors import EdgeAgentError
 
 _EXAMPLES = """examples:
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_demo(commands)
@@ -105,16 +106,6 @@ def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "schema", help="print the JSON Schema, for editors", description="Print the JSON Schema of agent.yaml."
     )
     schema.set_defaults(handler=("agent.config_command", "schema"))
-
-
-class _PrintVersion(argparse.Action):
-    """Reads the version only when it is asked for: importlib.metadata costs more than all the rest."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        print(f"edge-agent {version('edge-agent')}")
-        parser.exit()
 
 
 if __name__ == "__main__":

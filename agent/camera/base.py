@@ -20,7 +20,7 @@ class Camera(Protocol):
         ...
 
     def read(self) -> Frame | None:
-        """Block until the next frame is due by the config's pace; None: the source has ended; CameraError: reopen.
+        """Block until the next frame is due by the config's pace; None: ended or interrupted; CameraError: reopen.
 
         Waiting is done with ``clock.wait`` so that a stop ends it early; ``image_bgr`` is read-only and never reused.
         """

@@ -121,6 +121,8 @@ class Capture:
         while not self._stopping:
             self._beat()
             frame = self._camera.read()
+            if frame is None and self._stopping:
+                break
             if frame is None:
                 self.state = "ended"
                 _log.info("camera %s: its source has ended after %d frames", self._config.id, self.frames)
