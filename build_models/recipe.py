@@ -106,6 +106,9 @@ class Quantize(Record):
     min_f1: Annotated[float, Field(ge=0, le=1)] = Field(
         0.95, description="least agreement with fp32 on the pictures kept out; below it the variant is not packed"
     )
+    max_latency_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        1.0, description="most time against fp32 on a build host that the variant is for; null: no limit"
+    )
 
 
 class Recipe(Record):
@@ -150,7 +153,7 @@ class Recipe(Record):
 
 def digest_of(recipe: Recipe) -> str:
     """SHA-256 in hex of what the recipe says; of paths only the last part counts, so no build path leaks into it."""
-    values = _without_folders(recipe.model_dump())
+    values = _without_folders(recipe.model_dump(exclude={"source": {"python_path"}}))
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

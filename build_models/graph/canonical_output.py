@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from build_models.errors import RecipeError
-from build_models.graph.model_io import describe, free_names, outputs_of, remove_dead_nodes
+from build_models.graph.model_io import free_names, remove_dead_nodes
 from build_models.graph.writer import GraphWriter
 from build_models.source.families import FAMILIES
 from build_models.source.families.base import DetectFamily
@@ -34,14 +34,14 @@ class CanonicalReport:
         family: the recipe's family with nothing left open; its ``reference`` takes the source's outputs by name.
         rule: what they were recognised by.
         classes: number of labels.
-        anchors: boxes before selection; None for classification.
+        anchors: boxes before selection; 0 for classification.
         raw_tensors: the source's output names to the tensors that hold them in the graph.
     """
 
     family: Family
     rule: str
     classes: int
-    anchors: int | None
+    anchors: int
     raw_tensors: dict[str, str]
 
 
@@ -82,15 +82,14 @@ def _recognise(model: onnx.ModelProto, family: Family, input_hw: tuple[int, int]
     try:
         return family.recognise(model, input_hw)
     except RecipeError as err:
-        known = ", ".join(FAMILIES)
-        raise RecipeError(f"{err}; outputs of the model: {describe(outputs_of(model))}; families: {known}") from err
+        raise RecipeError(f"{err}; families known: {', '.join(FAMILIES)}") from err
 
 
 def _canonical_values(head: Head) -> list[onnx.ValueInfoProto]:
     family = head.family
     if not isinstance(family, DetectFamily):
         return [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, head.classes])]
-    kept = family.kept(head.anchors or 0, head.classes)
+    kept = family.kept(head.anchors, head.classes)
     return [
         helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, kept, 4]),
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, kept]),

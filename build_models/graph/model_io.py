@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Another order of additions changes float32 results of deep networks by up to 1e-5 of the largest; a real mistake
+# in a graph by far more.
+SAME_WITHIN = 1e-4
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -194,6 +198,27 @@ def random_feed(model: onnx.ModelProto, seed: int) -> dict[str, NDArray[np.float
         info.name: rng.standard_normal([int(side) for side in info.shape], dtype=np.float32)
         for info in inputs_of(model)
     }
+
+
+def check_same(expected: Mapping[str, NDArray[Any]], got: Mapping[str, NDArray[Any]], complaint: str) -> float:
+    """Largest difference of two runs in float32 that may add in another order, as a share of the largest output.
+
+    Raises:
+        BuildError: it begins with ``complaint``; more than `SAME_WITHIN`, another shape, or not finite.
+    """
+    worst = 0.0
+    for name, want in expected.items():
+        have = got[name]
+        if have.shape != want.shape:
+            raise BuildError(f"{complaint}: output {name} has shape {list(have.shape)}, expected {list(want.shape)}")
+        scale = max(float(np.abs(want).max()), 1e-6)
+        off = float(np.abs(want.astype(np.float64) - have).max()) / scale
+        if not off <= SAME_WITHIN:
+            raise BuildError(
+                f"{complaint}: output {name} is off by {off:.2g} of its largest value (limit {SAME_WITHIN:g})"
+            )
+        worst = max(worst, off)
+    return worst
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

@@ -14,6 +14,7 @@ from onnx import external_data_helper, helper, inliner, version_converter
 from build_models.errors import BuildError, RecipeError
 from build_models.graph.fix_shape import fix_shape
 from build_models.graph.model_io import (
+    check_same,
     first_line,
     inputs_of,
     opset_of,
@@ -45,6 +46,7 @@ class ImportReport:
         opset_before: as the file had it.
         opset_after: as all later stages have it.
         shape: what became of the input's shape.
+        largest_difference: between the file and the result, as a share of the largest output.
         inputs: the source's input in words.
         outputs: the source's outputs in words.
     """
@@ -54,6 +56,7 @@ class ImportReport:
     opset_before: int
     opset_after: int
     shape: FixShapeReport
+    largest_difference: float
     inputs: list[str]
     outputs: list[str]
 
@@ -72,9 +75,13 @@ def import_onnx(path: Path, recipe: InputRecipe) -> tuple[onnx.ModelProto, Impor
     model, sha256 = _load(path)
     before = opset_of(model)
     result, shape = normalise(model, recipe)
+    worst = 0.0
+    for seed in range(_COMPARED_INPUTS):
+        feed = random_feed(result, seed)
+        worst = max(worst, check_same(run_model(model, feed), run_model(result, feed), f"{path}: preparation failed"))
     producer = f"{model.producer_name} {model.producer_version}".strip()
     inputs, outputs = ([str(info) for info in infos] for infos in (inputs_of(result), outputs_of(result)))
-    return result, ImportReport(sha256, producer, before, opset_of(result), shape, inputs, outputs)
+    return result, ImportReport(sha256, producer, before, opset_of(result), shape, worst, inputs, outputs)
 
 
 def normalise(model: onnx.ModelProto, recipe: InputRecipe) -> tuple[onnx.ModelProto, FixShapeReport]:

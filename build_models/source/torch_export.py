@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from build_models.errors import BuildError, RecipeError
-from build_models.graph.model_io import inputs_of, outputs_of, run_model
+from build_models.graph.model_io import check_same, inputs_of, outputs_of, run_model
 from build_models.source.onnx_import import normalise
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from build_models.recipe import InputRecipe, TorchSource
 
 OPSET = 18
-# Both sides compute in float32 but add in another order; a wrong export is off by far more than this share of the
-# largest output.
-_TOLERANCE = 1e-4
 _COMPARED_INPUTS = 2
 _MODULE_SCOPES = "pkg.torch.onnx.name_scopes"
 _SHOWN_KEYS = 5
@@ -116,7 +113,7 @@ def _load_module(source: TorchSource) -> tuple[nn.Module, list[str]]:
     with _on_sys_path(source.python_path):
         try:
             function = getattr(importlib.import_module(module_name), function_name)
-        except (ImportError, AttributeError) as err:
+        except (ImportError, AttributeError, SyntaxError) as err:
             raise RecipeError(f"{where}: {err}; looked in {source.python_path} too (source.python_path)") from err
         try:
             module = function(**source.kwargs)
@@ -196,14 +193,8 @@ def _compare(module: nn.Module, model: onnx.ModelProto, shape: tuple[int, ...]) 
         got = run_model(model, {source.name: pictures})
         with torch.inference_mode():
             expected = _flat(module(torch.from_numpy(pictures)))
-        for want, (name, have) in zip(expected, got.items(), strict=True):
-            scale = max(float(np.abs(want).max()), 1e-6)
-            worst = max(worst, float(np.abs(want - have).max()) / scale)
-            if not worst <= _TOLERANCE:
-                raise BuildError(
-                    f"the exported model does not compute what torch does: output {name} is off by {worst:.2g} of its "
-                    f"largest value (limit {_TOLERANCE:g})"
-                )
+        named = dict(zip(got, expected, strict=True))
+        worst = max(worst, check_same(named, got, "the exported model does not compute what torch does"))
     return worst
 
 

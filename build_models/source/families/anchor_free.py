@@ -62,7 +62,7 @@ class AnchorFree(DetectFamily):
 
     def append(self, writer: GraphWriter, head: Head, tensors: tuple[str, ...], input_hw: tuple[int, int]) -> None:
         """Rank by the best logit, then decode the K best."""
-        anchors, classes = head.anchors or 0, head.classes
+        anchors, classes = head.anchors, head.classes
         best = best_anchors(
             writer,
             _as_rows(writer, tensors[::2], classes, "class"),

@@ -37,14 +37,14 @@ class Head:
         family: the options with nothing left open.
         tensors: the model's outputs that hold the raw head, in the family's order.
         classes: number of labels.
-        anchors: number of boxes before selection; None for classification.
+        anchors: number of boxes before selection; 0 for classification.
         rule: how the outputs were recognised, for the report.
     """
 
     family: Family
     tensors: tuple[str, ...]
     classes: int
-    anchors: int | None
+    anchors: int
     rule: str
 
 
@@ -84,7 +84,7 @@ class Family(Record, ABC):
     def checked(self, info: TensorInfo) -> TensorInfo:
         """The same tensor if it is float32 of static shape; raises RecipeError."""
         if info.dtype != "float32" or info.static_shape is None:
-            raise RecipeError(f"family {self.family}: expected a float32 output of fixed shape, found {info}")
+            raise RecipeError(f"family {self.family}: expected float32 outputs of fixed shape, found {info}")
         return info
 
     def mismatch(self, model: onnx.ModelProto, why: str = "") -> RecipeError:

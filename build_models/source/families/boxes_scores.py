@@ -55,7 +55,7 @@ class BoxesScores(DetectFamily):
 
     def append(self, writer: GraphWriter, head: Head, tensors: tuple[str, ...], input_hw: tuple[int, int]) -> None:
         """Probabilities of all anchors (a sigmoid keeps the order, so it is left to the K best), then K boxes."""
-        anchors, classes = head.anchors or 0, head.classes
+        anchors, classes = head.anchors, head.classes
         columns = classes + (self.background_index is not None)
         scores = writer.reshape(tensors[1], (1, anchors, columns), "class_rows")
         if self.score_activation == "softmax":

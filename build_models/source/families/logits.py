@@ -44,7 +44,7 @@ class Logits(Family):
             raise self.mismatch(model)
         activation, rule = self._activation(model, info.name)
         family = self.model_copy(update={"tensor": info.name, "activation": activation})
-        return Head(family, (info.name,), classes, None, rule)
+        return Head(family, (info.name,), classes, 0, rule)
 
     def append(self, writer: GraphWriter, head: Head, tensors: tuple[str, ...], input_hw: tuple[int, int]) -> None:
         """Reshape to ``[1, C]`` and apply the activation."""

@@ -57,7 +57,7 @@ class Yolox(DetectFamily):
         """Rank ``objectness * best class``, then decode the K best rows."""
         (raw,) = tensors
         columns = 5 + head.classes
-        anchors = head.anchors or 0
+        anchors = head.anchors
         best = best_anchors(
             writer,
             writer.last_columns(raw, 5, columns, "classes_all"),
