@@ -21,6 +21,11 @@ class EdgeAgentError(Exception):
     exit_code = 1
 
 
+def one_line(err: Exception) -> str:
+    """A foreign exception's message on one line of at most 300 characters, to be part of ours."""
+    return " ".join(str(err).split())[:300]
+
+
 class ConfigError(EdgeAgentError):
     """The user must change something; the message names the place (``file:line:col: key: ...`` for a config)."""
 

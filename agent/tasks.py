@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from agent.delivery.events import ClassState, Event, FrameRef, ObjectState
 from agent.errors import BundleError
 from agent.vision.decode import Thresholds, decode_class, decode_detections
+from agent.vision.detections import name_of
 from agent.vision.track import TrackChange, Tracker, TrackRules
 
 if TYPE_CHECKING:
@@ -64,15 +68,18 @@ class ObjectWatcher:
 
     def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
         detections = decode_detections(outputs, placement, self._thresholds)
-        changes = self._tracker.update(detections, frame.stream_time_s)
         self._last = ref = frame_ref(frame)
+        # Tracked in shares of the frame, so a camera that comes back with another resolution changes nothing.
+        size = np.array([ref.width, ref.height] * 2, np.float32)
+        shares = replace(detections, boxes_xyxy=detections.boxes_xyxy / size)
+        changes = self._tracker.update(shares, frame.stream_time_s)
         objects = [
-            ObjectState(track_id, self._labels[label], score, _shares(box_xyxy, ref))
-            for track_id, label, score, box_xyxy in zip(
+            ObjectState(track_id, name_of(self._labels, label), score, (left, top, right, bottom))
+            for track_id, label, score, (left, top, right, bottom) in zip(
                 self._tracker.track_ids,
-                detections.labels.tolist(),
-                detections.scores.tolist(),
-                detections.boxes_xyxy.tolist(),
+                shares.labels.tolist(),
+                shares.scores.tolist(),
+                shares.boxes_xyxy.tolist(),
                 strict=True,
             )
         ]
@@ -84,8 +91,9 @@ class ObjectWatcher:
         return [] if ref is None else [self._event(change, ref) for change in self._tracker.finish()]
 
     def _event(self, change: TrackChange, ref: FrameRef) -> Event:
-        box = _shares(change.box_xyxy.tolist(), ref)
-        state = ObjectState(change.track_id, self._labels[change.label], change.score, box)
+        left, top, right, bottom = change.box_xyxy.tolist()
+        name = name_of(self._labels, change.label)
+        state = ObjectState(change.track_id, name, change.score, (left, top, right, bottom))
         return Event(change.type, ref, object=state)
 
 
@@ -101,6 +109,8 @@ class ClassWatcher:
 
     def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
         best, score = decode_class(outputs)
+        if not math.isfinite(score):
+            return Sighting()
         self._times = self._times + 1 if best == self._candidate else 1
         self._candidate = best
         state = ClassState(self._labels[best], score)
@@ -117,12 +127,6 @@ def frame_ref(frame: Frame) -> FrameRef:
     """What payloads say of a frame."""
     height, width = frame.image_bgr.shape[:2]
     return FrameRef(frame.camera_id, frame.id, width, height, frame.captured_at_ms)
-
-
-def _shares(box_xyxy: Sequence[float], ref: FrameRef) -> tuple[float, float, float, float]:
-    """A box in pixels as shares of the frame; it was clipped to the frame when it was decoded."""
-    left, top, right, bottom = box_xyxy
-    return left / ref.width, top / ref.height, right / ref.width, bottom / ref.height
 
 
 def _thresholds(manifest: Manifest, config: AgentConfig) -> Thresholds:

@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.errors import BundleError
 from agent.model import golden
 from agent.model.bundle import Bundle, load_bundle
 from agent.model.runtime import available_providers, ort
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.model.canary import Canary
-    from agent.model.manifest import Variant
+    from agent.model.manifest import Task, Variant
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def activate(
         canary.check(bundle, variant, device, trusted_keys, options)
     task = bundle.manifest.task
     session = Session(bundle.read(variant.file), task, variant, options)
+    _check_classes(session, task, len(bundle.manifest.labels), variant)
     golden.replay(session, bundle.read(variant.golden.file), task, variant)
     for _ in range(warm_up_runs):
         session.run()
@@ -73,3 +75,10 @@ def activate(
         *(name, version, variant.id, session.provider, options.threads),
     )
     return ActiveModel(bundle, variant, session)
+
+
+def _check_classes(session: Session, task: Task, labels: int, variant: Variant) -> None:
+    """A classifier has one score for each label; what classes a detector may name, its outputs do not tell."""
+    classes = session.outputs["scores"].shape[1]
+    if task == "classify" and classes != labels:
+        raise BundleError(f"variant {variant.id}: expected {labels} classes as there are labels, found {classes}")

@@ -11,15 +11,14 @@ handed on from memory, so what was checked is what runs.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import json
 import os
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -27,10 +26,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from pydantic import ValidationError
 
 from agent.errors import BundleError, ConfigError
-from agent.model.manifest import FileEntry, Manifest, Variant
+from agent.model.manifest import FileEntry, Manifest, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.sig"
@@ -46,14 +45,6 @@ class Bundle:
     root: Path
     manifest: Manifest
     key_id: str
-
-    def variant(self, variant_id: str) -> Variant:
-        """The variant with this id; raises BundleError that lists the ids there are."""
-        for variant in self.manifest.variants:
-            if variant.id == variant_id:
-                return variant
-        known = ", ".join(variant.id for variant in self.manifest.variants)
-        raise BundleError(f"{self.root}: there is no variant {variant_id!r}; the bundle has: {known}")
 
     def entry(self, path: str) -> FileEntry:
         """The listing of a file: its size and digest."""
@@ -101,11 +92,7 @@ def parse_manifest(data: bytes, where: str = MANIFEST_NAME) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as err:
-        first = err.errors(include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-        came = repr(first["input"])
-        came = came if len(came) <= 80 else came[:77] + "..."
-        raise BundleError(f"{where}: {key}: {first['msg']}, got {came}; the bundle needs manifest schema 1") from err
+        raise BundleError(f"{where}: {_first_fault(err)}; the bundle needs manifest schema 1") from err
 
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
@@ -139,23 +126,32 @@ def _verify_signature(root: Path, manifest_bytes: bytes, keys: dict[str, Ed25519
             f"{root}: the bundle is not signed ({SIGNATURE_NAME} is missing); sign it with `build-models`"
         )
     try:
-        record = json.loads(_read_small(root, SIGNATURE_NAME, MAX_SIGNATURE_BYTES))
-        signer, signature = str(record["key_id"]), base64.b64decode(record["signature"], validate=True)
-        algorithm = record["algorithm"]
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as err:
-        raise BundleError(f"{where}: expected JSON with algorithm, key_id and signature, found something else") from err
-    if algorithm != "ed25519":
-        raise BundleError(f"{where}: expected algorithm 'ed25519', got {algorithm!r}")
+        signature = Signature.model_validate_json(_read_small(root, SIGNATURE_NAME, MAX_SIGNATURE_BYTES))
+    except ValidationError as err:
+        raise BundleError(f"{where}: {_first_fault(err)}; sign the bundle again with `build-models`") from err
+    signer = signature.key_id
     if signer not in keys:
         trusted = ", ".join(sorted(keys)) or "none"
         raise BundleError(
             f"{root}: signed by key {signer}, which is not trusted (trusted: {trusted}); add its PEM file"
         )
     try:
-        keys[signer].verify(signature, manifest_bytes)
+        keys[signer].verify(base64.b64decode(signature.signature), manifest_bytes)
     except InvalidSignature as err:
         raise BundleError(f"{root}: the signature does not fit {MANIFEST_NAME}; it was changed after signing") from err
     return signer
+
+
+def _first_fault(err: ValidationError) -> str:
+    """The first thing that is wrong, on one line: key, what was expected, what came."""
+    first = err.errors(include_url=False, include_context=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    key = key if key.isprintable() else repr(key)
+    return f"{_short(key)}: {first['msg']}, got {_short(repr(first['input']))}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _check_files(root: Path, manifest: Manifest) -> None:
@@ -165,7 +161,7 @@ def _check_files(root: Path, manifest: Manifest) -> None:
         for name in [*files, *(sub for sub in folders if (Path(folder) / sub).is_symlink())]:
             path = (Path(folder) / name).relative_to(root).as_posix()
             if path not in listed:
-                raise BundleError(f"{root}: {path} is not listed in the manifest; remove it or build the bundle again")
+                raise BundleError(f"{root}: {path!r} is not listed in the manifest; remove it or pack the bundle again")
     for entry in manifest.files:
         _check_file(root, entry)
 
@@ -173,9 +169,8 @@ def _check_files(root: Path, manifest: Manifest) -> None:
 def _check_file(root: Path, entry: FileEntry, keep: list[bytes] | None = None) -> None:
     """Compare a file's size and digest with its listing, from the descriptor that is read."""
     digest = hashlib.sha256()
-    descriptor = _open_regular(root, entry.path)
-    with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(descriptor).st_size
+    with _open_regular(root, entry.path) as file:
+        size = os.fstat(file.fileno()).st_size
         if size != entry.bytes:
             raise BundleError(f"{root}: {entry.path} has {size} bytes, the manifest says {entry.bytes}; copy it again")
         while chunk := file.read(_CHUNK_BYTES):
@@ -190,30 +185,31 @@ def _check_file(root: Path, entry: FileEntry, keep: list[bytes] | None = None) -
 
 
 def _read_small(root: Path, name: str, limit_bytes: int) -> bytes:
-    with os.fdopen(_open_regular(root, name), "rb") as file:
+    with _open_regular(root, name) as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise BundleError(f"{root}: {name} is larger than {limit_bytes} bytes; this is no bundle of ours")
     return data
 
 
-def _open_regular(root: Path, name: str) -> int:
+@contextmanager
+def _open_regular(root: Path, name: str) -> Iterator[BinaryIO]:
     """Open a file below ``root`` without following links on the way; only a regular file with one name is accepted."""
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    opened: list[int] = []
+    *folders, last = name.split("/")
     try:
-        *parents, last = name.split("/")
-        for part in parents:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-            os.close(folder)
-            folder = inner
+        opened.append(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
+        for folder in folders:
+            opened.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=opened[-1]))
         # O_NONBLOCK: opening a named pipe would wait for ever.
-        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        opened.append(os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened[-1]))
+        status = os.fstat(opened[-1])
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise BundleError(f"{root}: {name} must be a regular file with one name, found a link or a special file")
+        with os.fdopen(opened[-1], "rb", closefd=False) as file:
+            yield file
     except OSError as err:
-        raise BundleError(f"{root}: cannot open {name}: {err.strerror}; copy the bundle again") from err
+        raise BundleError(f"{root}: cannot read {name}: {err.strerror}; copy the bundle again") from err
     finally:
-        os.close(folder)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        os.close(descriptor)
-        raise BundleError(f"{root}: {name} must be a regular file with one name, found a link or a special file")
-    return descriptor
+        for descriptor in opened:
+            os.close(descriptor)

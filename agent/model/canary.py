@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import BundleError, EdgeAgentError
+from agent.errors import BundleError, EdgeAgentError, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,12 @@ class Canary:
     def check(
         self, bundle: Bundle, variant: Variant, device: Device, trusted_keys: Sequence[Path], options: SessionOptions
     ) -> None:
-        """Return at once for a known file, else run the child; raises BundleError when it does not pass."""
+        """Return at once for a known file, else run the child.
+
+        Raises:
+            BundleError: the child failed, crashed or ran out of time.
+            FatalError: this machine cannot start a process.
+        """
         digests = [bundle.entry(variant.file).sha256, bundle.entry(variant.golden.file).sha256]
         mark = "/".join([*digests, device.onnxruntime, device.cpu_name, *options.providers])
         passed = self._load()
@@ -62,8 +67,6 @@ class Canary:
         command = [sys.executable, "-m", "agent.model.canary", str(bundle.root.resolve()), variant.id]
         command += ["--threads", str(options.threads), "--providers", *options.providers]
         command += ["--trusted-keys", *(str(key.resolve()) for key in trusted_keys)]
-        # The child must find this very package, wherever the agent was started.
-        search_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         try:
             child = subprocess.run(
                 command,
@@ -71,16 +74,21 @@ class Canary:
                 text=True,
                 timeout=self._timeout_s,
                 check=False,
-                env={**os.environ, "PYTHONPATH": search_path.rstrip(os.pathsep)},
+                cwd=Path(__file__).parents[2],  # so that -m finds this very package, wherever the agent was started
             )
         except subprocess.TimeoutExpired as err:
             raise BundleError(
                 f"variant {variant.id}: its trial run did not end within {self._timeout_s:g} s and was killed; "
                 "the model is refused (model.golden_timeout_s sets the limit)"
             ) from err
+        except OSError as err:
+            raise FatalError(f"cannot start the trial run of a model: {err.strerror}") from err
         if child.returncode < 0:
-            name = signal.Signals(-child.returncode).name
-            raise BundleError(f"variant {variant.id}: its trial run was ended by {name}; the model is refused")
+            number = -child.returncode
+            raise BundleError(
+                f"variant {variant.id}: its trial run was ended by signal {number} ({signal.strsignal(number)}); "
+                "the model is refused"
+            )
         if child.returncode != 0:
             last = (child.stderr.strip().splitlines() or ["no message"])[-1]
             raise BundleError(f"variant {variant.id}: its trial run failed: {last}")
@@ -91,7 +99,7 @@ class Canary:
             return [str(mark) for mark in marks]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as err:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
             log.warning("%s cannot be read (%s): the model is tried out again", self._memory_path, err)
             return []
 

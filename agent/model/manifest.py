@@ -16,6 +16,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FilePath = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=200)
 ]
+# One line without control characters: it is shown in terminals before anybody has checked a signature.
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=500)]
+Label = Annotated[Text, Field(min_length=1, max_length=100)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=16_384)]
@@ -25,7 +28,7 @@ Task = Literal["classify", "detect", "segment"]
 class Record(BaseModel):
     """What all parts of the manifest share: frozen, unknown keys refused, no type conversions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class InputSpec(Record):
@@ -56,7 +59,7 @@ class Host(Record):
     """One kind of machine that a variant is made for: architecture and features that its CPU must have."""
 
     arch: Literal["x86_64", "aarch64"]
-    cpu_features: list[str] = []
+    cpu_features: list[Text] = []
 
 
 class Requires(Record):
@@ -84,10 +87,10 @@ class Golden(Record):
 class Metric(Record):
     """A figure measured at build time: ``drop`` is against fp32, ``cpu`` where it was taken."""
 
-    name: str
+    name: Text
     value: float
     drop: float | None = None
-    cpu: str
+    cpu: Text
 
 
 class Variant(Record):
@@ -114,13 +117,13 @@ class FileEntry(Record):
 class Provenance(Record):
     """Where the model came from; no build paths, no host names."""
 
-    source: str
+    source: Text
     source_sha256: Sha256
-    source_licence: str | None = None
+    source_licence: Text | None = None
     recipe_sha256: Sha256
     calibration_sha256: Sha256 | None = None
     calibration_pictures: Annotated[int, Field(ge=0)] = 0
-    versions: dict[str, str]
+    versions: dict[Text, Text]
 
 
 class Manifest(Record):
@@ -131,13 +134,13 @@ class Manifest(Record):
     name: Slug
     version: Annotated[int, Field(ge=1)]
     task: Task
-    labels: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=65_536)]
+    labels: Annotated[list[Label], Field(min_length=1, max_length=65_536)]
     defaults: Defaults = Defaults()
     variants: Annotated[list[Variant], Field(min_length=1, max_length=32)]
     files: Annotated[list[FileEntry], Field(min_length=1, max_length=1000)]
     annotations: dict[str, Any] = {}
     provenance: Provenance
-    expires: Annotated[date, Field(strict=False)] | None = None
+    expires: date | None = None
 
     @model_validator(mode="after")
     def _names_are_unique_and_files_are_listed(self) -> Manifest:
@@ -152,3 +155,12 @@ class Manifest(Record):
         if missing:
             raise ValueError(f"files must list what the variants use; not listed: {', '.join(missing)}")
         return self
+
+
+class Signature(Record):
+    """What ``manifest.sig`` holds: the signature over the exact bytes of ``manifest.json``, and whose it is."""
+
+    algorithm: Literal["ed25519"]
+    key_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    # 64 bytes in base64, one spelling only: the last sign before the padding carries two bits.
+    signature: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{85}[AQgw]==$")]

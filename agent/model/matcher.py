@@ -37,13 +37,13 @@ def compare_outputs(
     tolerances: Tolerances,
 ) -> Comparison:
     """Compare canonical outputs (shapes as in ``agent/vision/decode.py``); raises ValueError for an unknown task."""
-    for name, array in expected.items():
-        if name not in actual or actual[name].shape != array.shape:
-            came = list(actual[name].shape) if name in actual else "nothing"
-            return Comparison(False, f"output {name}: expected shape {list(array.shape)}, got {came}", 0)
-    for name, array in actual.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return Comparison(False, f"output {name} has values that are not finite", 0)
+    shapes = [{name: list(array.shape) for name, array in sorted(side.items())} for side in (expected, actual)]
+    if shapes[0] != shapes[1]:
+        return Comparison(False, f"expected outputs {shapes[0]}, got {shapes[1]}", 0)
+    for side, who in ((expected, "expected"), (actual, "actual")):
+        for name, array in side.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                return Comparison(False, f"the {who} output {name} has values that are not finite", 0)
     if task == "detect":
         return _compare_detections(expected, actual, tolerances)
     if task == "classify":
@@ -66,14 +66,16 @@ def _compare_detections(
 ) -> Comparison:
     """Pair every detection that is safely above the floor, both ways."""
     # Below the K-th score of either side, the other side's detection may have been cut off; and a score that
-    # lies within the tolerance of the floor may have its partner on the other side of it.
-    last_kept = max(float(expected["scores"].min()), float(actual["scores"].min()))
-    floor = max(tolerances.score_floor, last_kept)
+    # lies within the tolerance of the floor may have its partner on the other side of it. If no score moved by more
+    # than the tolerance, neither did the K-th best.
+    lowest = [max(tolerances.score_floor, float(side["scores"].min())) for side in (expected, actual)]
+    if abs(lowest[0] - lowest[1]) > tolerances.score:
+        reason = f"the lowest kept score is {lowest[1]:.3f}, expected {lowest[0]:.3f} (limit {tolerances.score:g})"
+        return Comparison(False, reason, 0)
+    floor = max(lowest)
     for first, second, who in ((expected, actual, "expected"), (actual, expected, "unexpected")):
-        affinity = _affinity(first, second, tolerances)
         sure = np.flatnonzero(first["scores"][0] >= floor + tolerances.score)
-        paired = {row for row, _ in match_one_to_one(affinity[sure], 0.0)}
-        alone = [int(sure[row]) for row in range(len(sure)) if row not in paired]
+        alone = sure[_unpaired(_distance(first, second, tolerances)[sure])].tolist()
         if alone:
             index = alone[0]
             box = ", ".join(f"{side:.2f}" for side in first["boxes"][0, index].tolist())
@@ -88,13 +90,34 @@ def _compare_detections(
     return Comparison(True, f"{count} detections agree within {tolerances.box_px:g} px and {tolerances.score:g}", count)
 
 
-def _affinity(
+def _distance(
     first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]], tolerances: Tolerances
 ) -> NDArray[np.float32]:
-    """``[K, K]``: 1 for equal detections, down to 0 at the tolerance, -1 where it is exceeded or the class differs."""
+    """``[K, K]``: 0 for equal detections, 1 at the tolerance, infinite where the class differs."""
     box_px = np.abs(first["boxes"][0][:, None, :] - second["boxes"][0][None, :, :]).max(axis=2) / tolerances.box_px
     score = np.abs(first["scores"][0][:, None] - second["scores"][0][None, :]) / tolerances.score
-    worst = np.maximum(box_px, score).astype(np.float32)
     same_class = first["labels"][0][:, None] == second["labels"][0][None, :]
-    affinity: NDArray[np.float32] = np.where(same_class & (worst <= 1), 1 - worst, -1).astype(np.float32)
-    return affinity
+    distance: NDArray[np.float32] = np.where(same_class, np.maximum(box_px, score), np.inf).astype(np.float32)
+    return distance
+
+
+def _unpaired(distance: NDArray[np.float32]) -> list[int]:
+    """The rows that stay alone in a largest one-to-one pairing of rows and columns at most 1 apart.
+
+    Neighbouring anchors see one object nearly alike, so taking the nearest partner first could leave a row without
+    one that another pairing would give it. Hence augmenting paths: who is in the way is asked to move on.
+    """
+    row_of: dict[int, int] = {}
+
+    def place(row: int, asked: set[int]) -> bool:
+        for column in np.argsort(distance[row], kind="stable").tolist():
+            if distance[row, column] > 1:
+                return False
+            if column not in asked:
+                asked.add(column)
+                if column not in row_of or place(row_of[column], asked):
+                    row_of[column] = row
+                    return True
+        return False
+
+    return [row for row in range(len(distance)) if not place(row, set())]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from agent.errors import BundleError, FatalError
+from agent.errors import BundleError, FatalError, one_line
 from agent.model.runtime import ORT_ERRORS, PROVIDERS, available_providers, ort
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from agent.model.manifest import Task, Variant
 
-_CANONICAL: dict[str, dict[str, tuple[int, str]]] = {
-    # task -> output -> (rank, type): the contract of docs and manifest
-    "classify": {"scores": (2, "float32")},
-    "detect": {"boxes": (3, "float32"), "scores": (2, "float32"), "labels": (2, "int64")},
+_CANONICAL: dict[str, dict[str, tuple[list[int | str], str]]] = {
+    # task -> output -> (shape, type): a letter stands for one and the same size wherever it appears
+    "classify": {"scores": ([1, "C"], "float32")},
+    "detect": {"boxes": ([1, "K", 4], "float32"), "scores": ([1, "K"], "float32"), "labels": ([1, "K"], "int64")},
 }
 _NUMPY_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 
@@ -41,6 +41,7 @@ class Session:
 
     Attributes:
         input_image: uint8 ``[H, W, 3]`` BGR, the model's input; write the picture here, then call ``run``.
+        outputs: the canonical outputs by name; `run` writes into these arrays.
         provider: the execution provider in charge, such as "cpu".
 
     Raises:
@@ -56,7 +57,7 @@ class Session:
             ort_providers = [PROVIDERS[name] for name in dict.fromkeys([*chosen, "cpu"])]
             self._session = ort.InferenceSession(model, _ort_options(options), providers=ort_providers)
         except ORT_ERRORS as err:
-            raise BundleError(f"{where}: onnxruntime {ort.__version__} cannot load it: {_one_line(err)}") from err
+            raise BundleError(f"{where}: onnxruntime {ort.__version__} cannot load it: {one_line(err)}") from err
         if self._session.get_providers()[0] != PROVIDERS[self.provider]:
             raise FatalError(
                 f"{where}: asked for {self.provider}, onnxruntime fell back to {self._session.get_providers()[0]}; "
@@ -67,20 +68,22 @@ class Session:
         shapes = _check_outputs(self._session.get_outputs(), task, where)
         self._input = np.zeros(shape, np.uint8)
         self.input_image: NDArray[np.uint8] = self._input[0]
-        self._outputs = {name: np.zeros(dims, _CANONICAL[task][name][1]) for name, dims in shapes.items()}
+        self.outputs: Mapping[str, NDArray[Any]] = {
+            name: np.zeros(dims, _CANONICAL[task][name][1]) for name, dims in shapes.items()
+        }
         self._binding = self._session.io_binding()
         # On the CPU the OrtValues are these very arrays. Other providers copy an input when it is bound.
         self._rebind = self.provider != "cpu"
         if not self._rebind:
             self._binding.bind_ortvalue_input("image", ort.OrtValue.ortvalue_from_numpy(self._input))
-        for name, array in self._outputs.items():
+        for name, array in self.outputs.items():
             self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def run(self) -> Mapping[str, NDArray[Any]]:
         """Run on what ``input_image`` holds.
 
         Returns:
-            The canonical outputs by name; the arrays are the same at each call and hold until the next.
+            `outputs`: the arrays are the same at each call and hold until the next.
 
         Raises:
             FatalError: ONNX Runtime failed on a model that it had accepted.
@@ -90,8 +93,8 @@ class Session:
                 self._binding.bind_cpu_input("image", self._input)
             self._session.run_with_iobinding(self._binding)
         except ORT_ERRORS as err:
-            raise FatalError(f"inference failed in onnxruntime {ort.__version__}: {_one_line(err)}") from err
-        return self._outputs
+            raise FatalError(f"inference failed in onnxruntime {ort.__version__}: {one_line(err)}") from err
+        return self.outputs
 
 
 def physical_cores() -> int:
@@ -120,18 +123,25 @@ def _check_outputs(outputs: list[Any], task: Task, where: str) -> dict[str, list
         raise BundleError(
             f"{where}: task {task!r} is not supported by this version; supported: {', '.join(_CANONICAL)}"
         )
-    shapes = {}
-    for name, (rank, dtype) in _CANONICAL[task].items():
+    shapes: dict[str, list[int]] = {}
+    sizes: dict[str, int] = {}
+    for name, (wanted, dtype) in _CANONICAL[task].items():
         found = next((arg for arg in outputs if arg.name == name), None)
-        fits = found is not None and len(found.shape) == rank and _NUMPY_TYPES.get(found.type) == dtype
-        if found is None or not fits or not all(isinstance(side, int) and side > 0 for side in found.shape):
+        if found is None or _NUMPY_TYPES.get(found.type) != dtype or not _fits(found.shape, wanted, sizes):
             told = ", ".join(f"{arg.name} {arg.type} {arg.shape}" for arg in outputs)
+            shape = ", ".join(str(sizes.get(str(side), side)) for side in wanted)
             raise BundleError(
-                f"{where}: task {task} needs an output {name} of {dtype}, rank {rank} and fixed shape; found {told}"
+                f"{where}: task {task} needs an output {name} {dtype} [{shape}] of fixed sizes; found {told}"
             )
         shapes[name] = list(found.shape)
     return shapes
 
 
-def _one_line(err: Exception) -> str:
-    return " ".join(str(err).split())[:300]
+def _fits(shape: list[Any], wanted: list[int | str], sizes: dict[str, int]) -> bool:
+    """Whether a shape is the wanted one; sizes that its letters stand for are noted in ``sizes``."""
+    if len(shape) != len(wanted) or not all(isinstance(side, int) and side > 0 for side in shape):
+        return False
+    return all(
+        side == (sizes.setdefault(want, side) if isinstance(want, str) else want)
+        for side, want in zip(shape, wanted, strict=True)
+    )

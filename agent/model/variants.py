@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,5 +98,6 @@ def _cpuinfo() -> str:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    parts = [*text.partition("+")[0].split("."), "0", "0", "0"][:3]
-    return tuple(int("".join(char for char in part if char.isdigit()) or 0) for part in parts)
+    """Major, minor and patch; what follows, such as ``rc1``, ``.dev20`` or ``+cu12``, does not count."""
+    found = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", text)
+    return tuple(int(part or 0) for part in found.groups()) if found else (0, 0, 0)

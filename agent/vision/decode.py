@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from agent.vision.resize import Placement
 
+_FAR_PX = 1e6  # no input is a hundredth of it wide; its square is an exact float32
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
@@ -37,19 +39,23 @@ def decode_detections(outputs: Mapping[str, NDArray[Any]], placement: Placement,
         thresholds: what to keep.
 
     Returns:
-        At most ``max_detections``, boxes clipped to the frame; a box or score that is not finite is left out.
+        At most ``max_detections``, boxes clipped to the frame. Left out are boxes of which nothing lies in the
+        frame, and boxes and scores that are not finite (or so large that their area would not be).
     """
     scores = outputs["scores"][0].astype(np.float32, copy=False)
-    chosen = np.flatnonzero(scores >= thresholds.score)
+    chosen = np.flatnonzero((scores >= thresholds.score) & (scores < np.inf))
     if not len(chosen):
         return Detections.empty()
     boxes = outputs["boxes"][0, chosen].astype(np.float32, copy=False)
-    finite = np.isfinite(boxes).all(axis=1)
-    if not finite.all():
-        chosen, boxes = chosen[finite], boxes[finite]
+    near = (np.abs(boxes) < _FAR_PX).all(axis=1)
+    if not near.all():
+        chosen, boxes = chosen[near], boxes[near]
     labels = outputs["labels"][0, chosen].astype(np.int64, copy=False)
-    kept = suppress(boxes, labels, thresholds.iou)[: thresholds.max_detections]
-    return Detections(placement.to_frame(boxes[kept]), scores[chosen[kept]], labels[kept])
+    kept = suppress(boxes, labels, thresholds.iou)
+    boxes = placement.to_frame(boxes[kept])
+    visible = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))[: thresholds.max_detections]
+    kept = kept[visible]
+    return Detections(boxes[visible], scores[chosen[kept]], labels[kept])
 
 
 def suppress(boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64], iou: float) -> NDArray[np.intp]:
@@ -73,7 +79,7 @@ def suppress(boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64], iou: fl
 
 
 def decode_class(outputs: Mapping[str, NDArray[Any]]) -> tuple[int, float]:
-    """The best class id and its probability from ``scores`` float32 ``[1, C]``."""
+    """The best class id and its probability from ``scores`` float32 ``[1, C]``; NaN when one of them is NaN."""
     scores = outputs["scores"][0]
     best = int(np.argmax(scores))
     return best, float(scores[best])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -41,3 +43,8 @@ class Detections:
     def empty(cls) -> Detections:
         """No detections."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+def name_of(labels: Sequence[str], label: int) -> str:
+    """The name of a class id; a model that knows more classes than its bundle has labels shows it by its number."""
+    return labels[label] if 0 <= label < len(labels) else f"class {label}"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from agent.vision.detections import name_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,7 +25,7 @@ def draw_detections(image_bgr: NDArray[np.uint8], detections: Detections, labels
     for box_xyxy, score, label in zip(
         detections.boxes_xyxy.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
     ):
-        _draw_box(canvas, box_xyxy, f"{labels[label]} {score:.2f}", color_of(label))
+        _draw_box(canvas, box_xyxy, f"{name_of(labels, label)} {score:.2f}", color_of(label))
     return canvas
 
 

@@ -31,7 +31,7 @@ class TrackRules:
 
 @dataclass(frozen=True, slots=True)
 class TrackChange:
-    """What happened to an object: ``score`` is the median of its last ten, ``box_xyxy`` its last, in frame pixels."""
+    """What happened to an object: ``score`` is the median of its last ten, ``box_xyxy`` ``[4]`` the last it had."""
 
     type: Literal["new", "update", "end"]
     track_id: int
@@ -43,15 +43,17 @@ class TrackChange:
 class Tracker:
     """Tracks the objects of one camera; a label never changes, so an object of two labels is two objects.
 
+    Boxes may be in pixels or in shares of the frame, always in the same.
+
     Attributes:
-        track_ids: for each detection of the last update the id of its object, 0 while that is not confirmed.
+        track_ids: for each detection of the last update the id of its object, from 1; None while unconfirmed.
     """
 
     def __init__(self, rules: TrackRules) -> None:
         self._rules = rules
         self._tracks: list[_Track] = []
         self._next_id = 1
-        self.track_ids: list[int] = []
+        self.track_ids: list[int | None] = []
 
     def update(self, detections: Detections, now_s: float) -> list[TrackChange]:
         """Match a frame's detections with the objects known.
@@ -65,7 +67,7 @@ class Tracker:
         """
         for track in self._tracks:
             track.seen_now = False
-        self.track_ids = [0] * len(detections)
+        self.track_ids = [None] * len(detections)
         for track, index in self._match(detections, now_s):
             track.see(detections.boxes_xyxy[index], float(detections.scores[index]), now_s)
             track.detection = index
@@ -120,7 +122,7 @@ class Tracker:
         elif track.id and now_s - track.told_s >= self._rules.update_interval_s:
             track.told_s = now_s
             changes.append(track.change("update"))
-        self.track_ids[track.detection] = track.id
+        self.track_ids[track.detection] = track.id or None
         return changes
 
 
@@ -136,12 +138,12 @@ class _Track:
     seen_now: bool = False
     detection: int = -1
     told_s: float = 0.0
-    velocity_px_s: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
+    velocity_xy: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
     scores: deque[float] = field(default_factory=lambda: deque(maxlen=_SCORES_KEPT))
 
     def predict(self, now_s: float) -> NDArray[np.float32]:
         """The box where it would be if the centre moved on as it did; sizes are kept."""
-        shift = self.velocity_px_s * np.float32(now_s - self.last_seen_s)
+        shift = self.velocity_xy * np.float32(now_s - self.last_seen_s)
         moved: NDArray[np.float32] = self.box_xyxy + np.concatenate([shift, shift])
         return moved
 
@@ -150,7 +152,7 @@ class _Track:
         if elapsed_s > 0:
             moved = (box_xyxy[:2] + box_xyxy[2:] - self.box_xyxy[:2] - self.box_xyxy[2:]) / 2
             # Half old, half new: one shaky box must not throw the prediction off.
-            self.velocity_px_s = ((self.velocity_px_s + moved / elapsed_s) / 2).astype(np.float32)
+            self.velocity_xy = ((self.velocity_xy + moved / elapsed_s) / 2).astype(np.float32)
         self.box_xyxy, self.last_seen_s = box_xyxy, now_s
         self.times_seen += 1
         self.seen_now = True
