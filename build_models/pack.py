@@ -8,6 +8,8 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from agent.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, load_bundle, parse_manifest
 from build_models.errors import BuildError, RecipeError
 from build_models.sign import signature_file
@@ -15,7 +17,7 @@ from build_models.sign import signature_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from agent.model.manifest import Manifest
 
@@ -49,14 +51,16 @@ def seal(folder: Path, content: dict[str, Any], key: Ed25519PrivateKey) -> Manif
     return manifest
 
 
-def put_in_place(folder: Path, target: Path, public_key: Path) -> None:
+def put_in_place(folder: Path, target: Path, public_key: Ed25519PublicKey) -> None:
     """Verify a sealed folder as an agent would, then move it to ``target``, which is replaced if it is a bundle.
 
     Raises:
         RecipeError: ``target`` exists and is no bundle.
         BuildError: the folder cannot be moved there.
     """
-    load_bundle(folder, [public_key])
+    pem = folder.parent / "public.pem"
+    pem.write_bytes(public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    load_bundle(folder, [pem])
     if target.exists() and not (target / MANIFEST_NAME).is_file():
         raise RecipeError(f"{target}: there is something else already; choose another --out")
     try:

@@ -112,7 +112,7 @@ def measure_agreement(
 
 
 def make_golden(session: Session, pictures: Sequence[Picture], task: Task, tolerances: Tolerances) -> bytes:
-    """A golden file from the two pictures that show most and differ; raises BuildError when they cannot be told apart."""
+    """A golden file of the two pictures that show most and differ; raises BuildError when none do."""
     outputs = [run_on(session, picture.input_image) for picture in pictures]
     ranked = np.argsort([-_strength(result) for result in outputs], kind="stable").tolist()
     first = ranked[0]

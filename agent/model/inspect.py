@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BundleError
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Print the bundle at ``args.path``; with ``args.trusted_key`` its signature must be by one of them."""
+    path = Path(args.path)
     if args.trusted_key:
-        bundle = load_bundle(args.path, args.trusted_key)
+        bundle = load_bundle(path, map(Path, args.trusted_key))
         manifest, signature = bundle.manifest, f"valid, by trusted key {bundle.key_id}"
     else:
-        manifest, signature = load_manifest_unsigned(args.path), "not checked: name the key with --trusted-key"
+        manifest, signature = load_manifest_unsigned(path), "not checked: name the key with --trusted-key"
     facts = describe(manifest, this_device(ort.__version__, available_providers()), signature)
     text = json.dumps(facts, indent=2) if args.json else "\n".join(_lines(facts))
     sys.stdout.write(text + "\n")

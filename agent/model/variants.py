@@ -30,14 +30,14 @@ class Device:
 
 
 def this_device(onnxruntime_version: str, providers: Sequence[str]) -> Device:
-    """Describe this machine; ``providers`` are the ones that are both installed and allowed by the config."""
+    """Describe this machine; ``providers``: those that are installed and allowed by the config, preferred first."""
     features, name = parse_cpuinfo(_cpuinfo())
     machine = platform.machine().lower()
     return Device(_ARCHITECTURES.get(machine, machine), features, name, onnxruntime_version, tuple(providers))
 
 
 def choose_variant(manifest: Manifest, device: Device, wanted: str = "auto") -> Variant:
-    """The first variant, in the manifest's order of preference, that the device can run.
+    """The variant for the device's most preferred provider; of several, the first in the manifest's order.
 
     Args:
         manifest: a verified manifest.
@@ -52,9 +52,10 @@ def choose_variant(manifest: Manifest, device: Device, wanted: str = "auto") -> 
         known = ", ".join(variant.id for variant in manifest.variants)
         raise BundleError(f"bundle {manifest.name}: there is no variant {wanted!r}; it has: {known}")
     reasons = {variant.id: why_not(variant, device) for variant in candidates}
-    for variant in candidates:
-        if reasons[variant.id] is None:
-            return variant
+    for provider in device.providers:
+        for variant in candidates:
+            if reasons[variant.id] is None and provider in variant.providers:
+                return variant
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise BundleError(f"bundle {manifest.name}: no variant runs on this device ({told})")
 

@@ -89,6 +89,7 @@ def quantize_static(
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()  # it appends its nodes at the end
     result: onnx.ModelProto = quantizer.model.model
     _bind_bytes(result)
     remove_dead_nodes(result)
