@@ -226,7 +226,7 @@ def _run_logged(what: str, command: list[str], keep_open: TextIO | None = None) 
             exit_code = process.wait(PROGRESS_INTERVAL_S)
             break
         except subprocess.TimeoutExpired:
-            _say(f"  still {what}, {time.monotonic() - started_s:.0f} s; now: {_tail(1)[:100]}")
+            _say(f"  still {what}, {time.monotonic() - started_s:.0f} s; now: {_tail(1)[:60]}")
     if exit_code:
         raise SetUpError(
             f"{what} failed with exit code {exit_code}. The last lines of {LOG}:\n\n{_tail(15)}\n\n"
@@ -235,7 +235,8 @@ def _run_logged(what: str, command: list[str], keep_open: TextIO | None = None) 
 
 
 def _tail(lines: int) -> str:
-    return "\n".join(LOG.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-lines:])
+    text = LOG.read_text(encoding="utf-8", errors="replace")
+    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
 def _wait_for(lock: TextIO) -> None:
