@@ -128,7 +128,6 @@ def _install_programs(purpose: Purpose, interpreter: Path) -> None:
         missing.insert(0, "python3-venv")
     if not missing:
         return
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
     if not shutil.which("apt-get"):
         raise SetUpError(f"missing: {', '.join(missing)} (as Debian calls it). Install it, then say the same again.")
     if os.geteuid() == 0:
@@ -138,11 +137,14 @@ def _install_programs(purpose: Purpose, interpreter: Path) -> None:
     else:
         raise SetUpError(
             f"missing: {', '.join(missing)}, and this user may not install it without a password. Run once\n\n"
-            f"    sudo {shlex.join(command)}\n\nthen say the same again."
+            f"    sudo apt-get update && sudo apt-get install -y {' '.join(missing)}\n\nthen say the same again."
         )
     apt = [*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"]
     _run_logged("reading the distribution's package lists", [*apt, "update"])
-    _run_logged(f"installing {', '.join(missing)} from the distribution", [*apt, *command[1:]])
+    _run_logged(
+        f"installing {', '.join(missing)} from the distribution",
+        [*apt, "install", "-y", "--no-install-recommends", *missing],
+    )
     if not _can_make_environments(interpreter):
         raise SetUpError(f"{interpreter} has no venv and ensurepip modules; say `make ... PYTHON=/usr/bin/python3`.")
 

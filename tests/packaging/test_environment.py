@@ -119,7 +119,7 @@ def test_a_user_without_rights_gets_one_command_for_all_that_is_missing(setup: S
     setup.patch.setattr(setup.script.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
     setup.patch.setattr(setup.script.os, "geteuid", lambda: 1000)
     with pytest.raises(
-        setup.script.SetUpError, match="    sudo apt-get install -y --no-install-recommends python3-venv mosquitto\n"
+        setup.script.SetUpError, match="\n    sudo apt-get update && sudo apt-get install -y python3-venv mosquitto\n"
     ):
         setup.make("full")
 
