@@ -1,11 +1,14 @@
-"""What the agent tells the world: one event per change of an object or of a camera's class."""
+"""What the agent tells the world: one event per change of an object or of a camera's class, and a camera's state."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-EventType = Literal["new", "update", "end", "changed", "gap"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EventType = Literal["new", "update", "end", "changed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +24,9 @@ class FrameRef:
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """A tracked object: ``box_xyxy`` in shares of the frame, 0..1, clipped; ``score`` 0..1."""
+    """An object: ``box_xyxy`` in shares of the frame, 0..1, clipped; ``score`` 0..1; ``id`` None while untracked."""
 
-    id: int
+    id: int | None
     label: str
     score: float
     box_xyxy: tuple[float, float, float, float]
@@ -44,6 +47,24 @@ class Event:
     type: EventType
     frame: FrameRef
     object: ObjectState | None = None
+    class_: ClassState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events that will never arrive: why, and how many of each type where that is known (empty: unknown)."""
+
+    reason: str
+    dropped: Mapping[str, int]
+    noticed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CameraState:
+    """What a camera sees now: its health, objects counted per label, or the picture's class."""
+
+    health: str
+    counts: Mapping[str, int] = field(default_factory=dict)
     class_: ClassState | None = None
 
 

@@ -1,0 +1,156 @@
+"""The publisher: turns events, detections and states into messages; events go through the outbox, all else is latest.
+
+``start`` before the cameras, ``stop`` after them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from agent.delivery.events import Event
+from agent.delivery.mqtt import Message
+from agent.delivery.network import Network
+from agent.delivery.newest import NewestMessages, RateLimit
+from agent.delivery.payload import (
+    encode_camera_state,
+    encode_detections,
+    encode_event,
+    encode_gap,
+    encode_info,
+    encode_telemetry,
+)
+from agent.delivery.retained import RetainedTopics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from agent.config import MqttConfig
+    from agent.delivery.backoff import Backoff
+    from agent.delivery.events import CameraState, FrameRef, Gap, ObjectState
+    from agent.delivery.outbox import Outbox
+    from agent.delivery.payload import Origin
+    from agent.delivery.topics import Topics
+
+_QUEUED_DETECTIONS = 32
+
+
+def entry_encoder(
+    topics: Topics, origin: Origin, is_clock_synced: Callable[[], bool]
+) -> Callable[[Event | Gap, str], tuple[str, bytes]]:
+    """The ``encode`` of an ``Outbox``: topic and payload of an event or a gap, given its id."""
+
+    def encode(entry: Event | Gap, entry_id: str) -> tuple[str, bytes]:
+        synced = is_clock_synced()
+        if isinstance(entry, Event):
+            return topics.events(entry.frame.camera_id), encode_event(entry, entry_id, origin, clock_synced=synced)
+        return topics.gaps, encode_gap(entry, entry_id, origin, clock_synced=synced)
+
+    return encode
+
+
+class MqttPublisher:
+    """Implements ``agent.delivery.protocol.Publisher``: ``start``, any calls from other threads, ``stop``."""
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        outbox: Outbox,
+        topics: Topics,
+        origin: Origin,
+        *,
+        node: str,
+        is_clock_synced: Callable[[], bool],
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        reconnect: Backoff | None = None,
+    ) -> None:
+        self._outbox, self._topics, self._origin = outbox, topics, origin
+        self._is_clock_synced, self._monotonic, self._wall = is_clock_synced, monotonic, wall
+        self._max_rate_hz = config.detections.max_rate_hz
+        self._retained = RetainedTopics(monotonic)
+        self._detections, self._telemetry = NewestMessages(_QUEUED_DETECTIONS), NewestMessages(1)
+        self._camera_states: dict[str, CameraState] = {}
+        self._rates: dict[str, RateLimit] = {}
+        self._rate_limited = 0
+        self._network = Network(
+            config,
+            f"edge-agent-{node}",
+            topics.status,
+            queue=outbox,
+            retained=self._retained,
+            newest=(self._detections, self._telemetry),
+            monotonic=monotonic,
+            reconnect=reconnect,
+        )
+
+    @property
+    def online(self) -> bool:
+        """True while the broker has us connected."""
+        return self._network.online
+
+    def start(self) -> None:
+        """Start connecting; returns at once and never raises for an unreachable broker."""
+        self._network.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Send what can be sent, say offline, disconnect; always returns in time. True if no event is left unsent."""
+        self._network.stop(timeout_s)
+        return self._outbox.pending() == 0
+
+    def emit(self, event: Event) -> str:
+        """Owe the event to the broker: durable when this returns its id."""
+        event_id = self._outbox.append(event)
+        self._network.wake()
+        return event_id
+
+    def publish_detections(self, frame: FrameRef, objects: Sequence[ObjectState]) -> None:
+        """Send one frame's objects at QoS 0 if the broker is there and the rate allows; else count and forget them."""
+        rate = self._rates.get(frame.camera_id)
+        if rate is None:
+            rate = self._rates[frame.camera_id] = RateLimit(self._max_rate_hz)
+        if not rate.allows(self._monotonic()):
+            self._rate_limited += 1
+        elif not self._network.online:
+            self._detections.drop(1)
+        else:
+            payload = encode_detections(frame, objects, self._origin, clock_synced=self._is_clock_synced())
+            self._detections.put(Message(self._topics.detections(frame.camera_id), payload))
+            self._network.wake()
+
+    def set_camera_state(self, camera_id: str, state: CameraState) -> None:
+        """Keep the camera's retained topic at this state: sent when it changes, once a second at most."""
+        if self._camera_states.get(camera_id) != state:
+            self._camera_states[camera_id] = state
+            payload = encode_camera_state(state, int(self._wall() * 1000))
+            self._retained.put(self._topics.camera_state(camera_id), payload)
+            self._network.wake()
+
+    def set_info(self, info: Mapping[str, object]) -> None:
+        """Keep the retained info topic at these facts."""
+        self._retained.put(self._topics.info, encode_info(info))
+        self._network.wake()
+
+    def publish_telemetry(self, values: Mapping[str, float]) -> None:
+        """Send flat numbers at QoS 0; they are forgotten while the broker is away."""
+        if self._network.online:
+            self._telemetry.put(Message(self._topics.telemetry, encode_telemetry(values)))
+            self._network.wake()
+
+    def counts(self) -> dict[str, int]:
+        """Delivery in numbers, for telemetry and metrics."""
+        outbox = self._outbox.counts()
+        return {
+            "outbox_pending": outbox.pending,
+            "outbox_in_memory": outbox.in_memory,
+            "outbox_degraded": int(self._outbox.degraded is not None),
+            "events_delivered": self._network.delivered,
+            "events_dead": outbox.dead,
+            "events_dropped": sum(outbox.dropped.values()),
+            **{f"events_dropped_{kind}": count for kind, count in sorted(outbox.dropped.items())},
+            "detections_sent": self._detections.sent,
+            "detections_dropped": self._detections.dropped,
+            "detections_rate_limited": self._rate_limited,
+            "mqtt_connections": self._network.connections,
+            "mqtt_online": int(self._network.online),
+        }
