@@ -42,10 +42,10 @@ class Drain:
     """The state of sending a queue over one connection after another; used by one thread."""
 
     def __init__(
-        self, queue: Queue, monotonic: Callable[[], float] = time.monotonic, backoff: Backoff | None = None
+        self, queue: Queue, monotonic_s: Callable[[], float] = time.monotonic, backoff: Backoff | None = None
     ) -> None:
         self.delivered = 0
-        self._queue, self._monotonic = queue, monotonic
+        self._queue, self._monotonic_s = queue, monotonic_s
         self._backoff = backoff or Backoff(_PAUSE_FIRST_S, _PAUSE_MOST_S)
         self._after_seq = 0
         self._in_flight: dict[int, tuple[Row, float]] = {}  # by message id; the time it was sent
@@ -60,7 +60,7 @@ class Drain:
     def take(self, credit: int) -> list[Row]:
         """The rows to send now, at most ``credit``; tell of each with ``sent``."""
         if self._resume_at_s is not None:
-            if self._in_flight or self._monotonic() < self._resume_at_s:
+            if self._in_flight or self._monotonic_s() < self._resume_at_s:
                 return []
             self._resume_at_s = None
             self._after_seq = 0
@@ -73,7 +73,7 @@ class Drain:
 
     def sent(self, mid: int, row: Row) -> None:
         """The row went out under this message id."""
-        self._in_flight[mid] = (row, self._monotonic())
+        self._in_flight[mid] = (row, self._monotonic_s())
 
     def settle(self, acks: Iterable[Ack]) -> None:
         """Take the broker's answers; those to other messages are ignored."""
@@ -105,7 +105,7 @@ class Drain:
         """For how long the oldest row in flight has been waiting for its answer; 0 if none is."""
         if not self._in_flight:
             return 0.0
-        return self._monotonic() - next(iter(self._in_flight.values()))[1]
+        return self._monotonic_s() - next(iter(self._in_flight.values()))[1]
 
     def _refused(self, row: Row, ack: Ack) -> None:
         self._refusals[row.seq] += 1
@@ -115,4 +115,4 @@ class Drain:
             return
         if refusals == 1:
             _log.warning("the broker refuses an event on %s: %s; it will be sent again", row.topic, ack.reason)
-        self._resume_at_s = self._monotonic() + self._backoff.after(refusals - 1)
+        self._resume_at_s = self._monotonic_s() + self._backoff.after(refusals - 1)

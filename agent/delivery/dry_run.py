@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TextIO
 
+    from agent.clock import Clock
     from agent.delivery.events import CameraState, Event, FrameRef, ObjectState
     from agent.delivery.payload import Origin
     from agent.delivery.topics import Topics
@@ -26,11 +27,11 @@ class DryRunPublisher:
         *,
         node: str,
         is_clock_synced: Callable[[], bool],
-        wall: Callable[[], float],
+        clock: Clock,
         out: TextIO | None = None,
     ) -> None:
         self._topics, self._origin, self._node = topics, origin, node
-        self._is_clock_synced, self._wall = is_clock_synced, wall
+        self._is_clock_synced, self._clock = is_clock_synced, clock
         self._out = out
         self._seq = 0
 
@@ -49,7 +50,7 @@ class DryRunPublisher:
 
     def set_camera_state(self, camera_id: str, state: CameraState) -> None:
         """Print a camera's state."""
-        self._print(self._topics.camera_state(camera_id), encode_camera_state(state, int(self._wall() * 1000)))
+        self._print(self._topics.camera_state(camera_id), encode_camera_state(state, self._clock.unix_ms()))
 
     def _print(self, topic: str, payload: bytes) -> None:
         print(topic, payload.decode(), file=self._out or sys.stdout, flush=True)

@@ -14,10 +14,10 @@ _QUIET_S = 5.0
 class Losses:
     """``dropped`` counts since the start, by kind; ``unreported`` by reason and kind (no kinds: number unknown)."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self.dropped: Counter[str] = Counter()
         self.unreported: dict[str, Counter[str]] = {}
-        self._monotonic = monotonic
+        self._monotonic_s = monotonic_s
         self._last_s = float("-inf")
 
     def add(self, reason: str, dropped: Mapping[str, int]) -> None:
@@ -25,7 +25,7 @@ class Losses:
         if dropped:
             self.dropped.update(dropped)
             self.unreported.setdefault(reason, Counter()).update(dropped)
-            self._last_s = self._monotonic()
+            self._last_s = self._monotonic_s()
 
     def add_unknown(self, reason: str) -> None:
         """Nobody can say how many were lost."""
@@ -38,7 +38,7 @@ class Losses:
 
     def to_report(self) -> dict[str, Counter[str]]:
         """What to report now: nothing while losses go on, because one report should cover them all."""
-        return dict(self.unreported) if self._monotonic() - self._last_s >= _QUIET_S else {}
+        return dict(self.unreported) if self._monotonic_s() - self._last_s >= _QUIET_S else {}
 
     def forget(self) -> None:
         """They have been reported."""

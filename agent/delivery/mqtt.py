@@ -69,7 +69,7 @@ class Connection:
         will: Message,
         version: str,
         waker: Waker,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Connect to the broker's port and send CONNECT; blocks for ten seconds at most, plus name resolution.
 
@@ -79,7 +79,7 @@ class Connection:
             will: what the broker publishes when it loses us.
             version: "5" or "3.1.1".
             waker: ends a ``step`` early.
-            monotonic: clock in seconds.
+            monotonic_s: clock in seconds.
 
         Raises:
             BrokerError: the port cannot be reached, or TLS fails.
@@ -92,7 +92,7 @@ class Connection:
         self._callbacks: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._acks: list[Ack] = []
         self._over: str | None = None
-        self._waker, self._monotonic = waker, monotonic
+        self._waker, self._monotonic_s = waker, monotonic_s
         self._misc_at_s = 0.0
         self._client = self._make_client(config, client_id, will)
         where = f"mqtt://{config.host}:{config.port}"
@@ -125,9 +125,9 @@ class Connection:
             VersionRefusedError: try an older version.
             BrokerError: refused, or no answer in time, or ``give_up`` said so.
         """
-        deadline_s = self._monotonic() + timeout_s
+        deadline_s = self._monotonic_s() + timeout_s
         while not self.established:
-            remaining_s = deadline_s - self._monotonic()
+            remaining_s = deadline_s - self._monotonic_s()
             if remaining_s <= 0:
                 raise BrokerError(f"expected CONNACK within {timeout_s:g} s of CONNECT, got none")
             if give_up():
@@ -161,7 +161,7 @@ class Connection:
                 self._read()
             if events & select.POLLOUT:
                 self._check(self._client.loop_write())
-        now_s = self._monotonic()
+        now_s = self._monotonic_s()
         if now_s >= self._misc_at_s:
             self._misc_at_s = now_s + _MISC_INTERVAL_S
             self._check(self._client.loop_misc())

@@ -47,7 +47,7 @@ class Network:
         queue: Queue,
         retained: RetainedTopics,
         newest: Sequence[NewestMessages],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = time.monotonic,
         reconnect: Backoff | None = None,
     ) -> None:
         """Nothing happens before ``start``.
@@ -59,14 +59,14 @@ class Network:
             queue: what is owed, sent at QoS 1.
             retained: sent at QoS 0, and all again after a reconnect, which makes up for any loss.
             newest: sent at QoS 0 while connected.
-            monotonic: clock in seconds.
+            monotonic_s: clock in seconds.
             reconnect: delays between attempts.
         """
         self._config, self._client_id, self._status_topic = config, client_id, status_topic
         self._retained, self._newest = retained, newest
-        self._monotonic = monotonic
+        self._monotonic_s = monotonic_s
         self._reconnect = reconnect or Backoff(_RECONNECT_FIRST_S, _RECONNECT_MOST_S)
-        self._drain = Drain(queue, monotonic)
+        self._drain = Drain(queue, monotonic_s)
         self._waker = Waker()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stop_began_s: float | None = None
@@ -96,7 +96,7 @@ class Network:
     def stop(self, timeout_s: float) -> None:
         """Send what can be sent, say offline, disconnect; always returns in time."""
         self._stop_timeout_s = timeout_s
-        self._stop_began_s = self._monotonic()
+        self._stop_began_s = self._monotonic_s()
         self._waker.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -125,8 +125,8 @@ class Network:
             self._pause(delay_s)
 
     def _pause(self, delay_s: float) -> None:
-        until_s = self._monotonic() + delay_s
-        while self._stop_began_s is None and (remaining_s := until_s - self._monotonic()) > 0:
+        until_s = self._monotonic_s() + delay_s
+        while self._stop_began_s is None and (remaining_s := until_s - self._monotonic_s()) > 0:
             self._waker.wait(remaining_s)
 
     def _connect(self) -> Connection:
@@ -159,7 +159,7 @@ class Network:
         self._drain.restart()
         for messages in self._newest:
             messages.drop()
-        self._online_since_s = self._monotonic()
+        self._online_since_s = self._monotonic_s()
         stuck_after_s = 2.0 * self._config.keepalive_s
         while not self._has_flushed():
             self._send(connection)
@@ -184,7 +184,7 @@ class Network:
     def _has_flushed(self) -> bool:
         if self._stop_began_s is None:
             return False
-        is_late = self._monotonic() >= self._stop_began_s + _FLUSH_SHARE * self._stop_timeout_s
+        is_late = self._monotonic_s() >= self._stop_began_s + _FLUSH_SHARE * self._stop_timeout_s
         has_more = self._retained.is_due() or any(map(len, self._newest)) or not self._drain.is_idle()
         return is_late or not has_more
 
@@ -193,7 +193,7 @@ class Network:
         assert self._stop_began_s is not None
         until_s = self._stop_began_s + _FAREWELL_SHARE * self._stop_timeout_s
         offline: int | None = None
-        while (remaining_s := until_s - self._monotonic()) > 0:
+        while (remaining_s := until_s - self._monotonic_s()) > 0:
             if offline is None and connection.credit > 0:
                 offline = connection.publish(Message(self._status_topic, STATUS_OFFLINE, qos=1, retain=True))
             acks = connection.step(remaining_s)
@@ -206,7 +206,7 @@ class Network:
         """Close; returns for how many seconds the connection was of use."""
         connection.close(politely=False)
         since_s, self._online_since_s = self._online_since_s, None
-        return 0.0 if since_s is None else self._monotonic() - since_s
+        return 0.0 if since_s is None else self._monotonic_s() - since_s
 
     def _note_trouble(self, trouble: str) -> None:
         level = logging.DEBUG if trouble == self._trouble or self._stop_began_s is not None else logging.WARNING

@@ -13,7 +13,6 @@ import logging
 import secrets
 import sqlite3
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,8 @@ from agent.delivery.rows import RamRows, Row
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
+
+    from agent.clock import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +58,7 @@ class Outbox:
         node: str,
         max_size_mib: int,
         encode: Callable[[Event | Gap, str], tuple[str, bytes]],
-        monotonic: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        clock: Clock,
     ) -> None:
         """Open the database at ``path`` (its folder is made); on disk trouble run from memory and keep trying.
 
@@ -67,14 +67,13 @@ class Outbox:
             node: first part of every id.
             max_size_mib: most disk for the database; its log comes on top, usually 4 MiB and at most 8.
             encode: gives topic and payload for an event or a gap and its id.
-            monotonic: clock of retries, in seconds.
-            wall: clock of gap reports, in Unix seconds.
+            clock: of retries and of gap reports.
 
         Raises:
             ConfigError: another process holds this outbox.
         """
         self._path, self._node, self._encode = path, node, encode
-        self._monotonic, self._wall = monotonic, wall
+        self._clock = clock
         self._folder = OutboxFolder(path, max_size_mib * 1024 * 1024)
         self._lock = threading.Lock()
         self._work, self._closing = threading.Event(), threading.Event()
@@ -83,7 +82,7 @@ class Outbox:
         self._ram = RamRows(_RAM_BYTES)
         self._epoch, self._seq, self._handed_out = _new_epoch(), 0, 0
         self._undeleted: set[int] = set()  # delivered, but the disk did not forget them yet
-        self._losses = Losses(monotonic)
+        self._losses = Losses(clock.monotonic_s)
         self._dead = 0
         self._degraded: str | None = None
         self._retry_at_s = float("-inf")
@@ -163,7 +162,7 @@ class Outbox:
 
     def maintain(self) -> None:
         """Make commits durable, repair what failed, report losses: may wait for the disk; one thread only."""
-        if self._degraded is not None and self._monotonic() >= self._retry_at_s:
+        if self._degraded is not None and self._clock.monotonic_s() >= self._retry_at_s:
             self._use_disk()
         if self._file is not None:
             try:
@@ -240,7 +239,7 @@ class Outbox:
     def _use_disk(self) -> None:
         """Open the file anew and move to it what is in memory; on trouble note why and try again later."""
         was = self._degraded
-        self._retry_at_s = self._monotonic() + _RETRY_S
+        self._retry_at_s = self._clock.monotonic_s() + _RETRY_S
         try:
             if was is not None:
                 self._close_file()
@@ -290,7 +289,7 @@ class Outbox:
         losses = self._losses.to_report()
         if not losses:
             return
-        at_ms = int(self._wall() * 1000)
+        at_ms = self._clock.unix_ms()
         gaps = [self._row(Gap(reason, dropped, at_ms), "gap")[0] for reason, dropped in losses.items()]
         if self._file is not None and self._degraded is None:
             try:

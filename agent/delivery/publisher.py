@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from agent.delivery.events import Event
@@ -25,6 +24,7 @@ from agent.delivery.retained import RetainedTopics
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from agent.clock import Clock
     from agent.config import MqttConfig
     from agent.delivery.backoff import Backoff
     from agent.delivery.events import CameraState, FrameRef, Gap, ObjectState
@@ -61,14 +61,13 @@ class MqttPublisher:
         *,
         node: str,
         is_clock_synced: Callable[[], bool],
-        monotonic: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        clock: Clock,
         reconnect: Backoff | None = None,
     ) -> None:
         self._outbox, self._topics, self._origin = outbox, topics, origin
-        self._is_clock_synced, self._monotonic, self._wall = is_clock_synced, monotonic, wall
+        self._is_clock_synced, self._clock = is_clock_synced, clock
         self._max_rate_hz = config.detections.max_rate_hz
-        self._retained = RetainedTopics(monotonic)
+        self._retained = RetainedTopics(clock.monotonic_s)
         self._detections, self._telemetry = NewestMessages(_QUEUED_DETECTIONS), NewestMessages(1)
         self._camera_states: dict[str, CameraState] = {}
         self._rates: dict[str, RateLimit] = {}
@@ -80,7 +79,7 @@ class MqttPublisher:
             queue=outbox,
             retained=self._retained,
             newest=(self._detections, self._telemetry),
-            monotonic=monotonic,
+            monotonic_s=clock.monotonic_s,
             reconnect=reconnect,
         )
 
@@ -109,7 +108,7 @@ class MqttPublisher:
         rate = self._rates.get(frame.camera_id)
         if rate is None:
             rate = self._rates[frame.camera_id] = RateLimit(self._max_rate_hz)
-        if not rate.allows(self._monotonic()):
+        if not rate.allows(self._clock.monotonic_s()):
             self._rate_limited += 1
         elif not self._network.online:
             self._detections.drop(1)
@@ -122,7 +121,7 @@ class MqttPublisher:
         """Keep the camera's retained topic at this state: sent when it changes, once a second at most."""
         if self._camera_states.get(camera_id) != state:
             self._camera_states[camera_id] = state
-            payload = encode_camera_state(state, int(self._wall() * 1000))
+            payload = encode_camera_state(state, self._clock.unix_ms())
             self._retained.put(self._topics.camera_state(camera_id), payload)
             self._network.wake()
 

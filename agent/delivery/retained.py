@@ -15,8 +15,8 @@ _INTERVAL_S = 1.0
 class RetainedTopics:
     """``put`` from any thread; the connection's thread takes what is due."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
         self._lock = threading.Lock()
         self._latest: dict[str, bytes] = {}
         self._due_at_s: dict[str, float] = {}  # topics whose latest payload has not been sent
@@ -37,7 +37,7 @@ class RetainedTopics:
         """Topics and payloads to publish now."""
         if not self._due_at_s:
             return []
-        now_s = self._monotonic()
+        now_s = self._monotonic_s()
         with self._lock:
             topics = [topic for topic, at_s in self._due_at_s.items() if at_s <= now_s]
             for topic in topics:
@@ -54,4 +54,4 @@ class RetainedTopics:
         with self._lock:
             if not self._due_at_s:
                 return most_s
-            return min(most_s, max(0.0, min(self._due_at_s.values()) - self._monotonic()))
+            return min(most_s, max(0.0, min(self._due_at_s.values()) - self._monotonic_s()))

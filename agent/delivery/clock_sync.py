@@ -19,15 +19,17 @@ _REFRESH_S = 10.0
 class ClockSync:
     """Asks the system at most every ten seconds; callable from any thread."""
 
-    def __init__(self, ask: Callable[[], bool] | None = None, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, ask: Callable[[], bool] | None = None, monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ask = ask or _ask_system
-        self._monotonic = monotonic
+        self._monotonic_s = monotonic_s
         self._asked_at_s = float("-inf")
         self._synced = False
 
     def __call__(self) -> bool:
         """True if a time source has set the wall clock."""
-        now_s = self._monotonic()
+        now_s = self._monotonic_s()
         if now_s - self._asked_at_s >= _REFRESH_S:
             self._asked_at_s = now_s
             self._synced = self._ask()
