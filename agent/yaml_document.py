@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16
-MAX_VALUES = 5_000
+MAX_VALUES = 2_000  # 64 cameras with all their keys are 800
 
 KeyPath = tuple[str | int, ...]
 Scalar = str | int | float | bool | None

@@ -147,13 +147,8 @@ def test_the_back_off_doubles_up_to_five_seconds_with_jitter() -> None:
 
 
 def test_a_frame_resets_the_back_off() -> None:
-    script: list[int | Exception] = [
-        CameraError("gone"),
-        CameraError("gone"),
-        CameraError("gone"),
-        1,
-        CameraError("gone"),
-    ]
+    gone = CameraError("gone")
+    script: list[int | Exception] = [gone, gone, gone, 1, gone]
     capture, _, clock = capture_of(ScriptedCamera(script))
     run_to_the_end(capture)
     assert clock.waits_s[-1] <= 0.5 < clock.waits_s[-2]
