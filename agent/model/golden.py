@@ -16,7 +16,7 @@ from agent.errors import BundleError, one_line
 from agent.model.matcher import compare_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -60,7 +60,7 @@ def load(golden: bytes, variant: Variant) -> list[tuple[NDArray[np.uint8], dict[
     return pairs
 
 
-def dump(pairs: list[tuple[NDArray[np.uint8], Mapping[str, NDArray[Any]]]]) -> bytes:
+def dump(pairs: Sequence[tuple[NDArray[np.uint8], Mapping[str, NDArray[Any]]]]) -> bytes:
     """The bytes of a golden file, the same for the same arrays."""
     arrays: dict[str, NDArray[Any]] = {}
     for index, (image_bgr, expected) in enumerate(pairs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ _CANONICAL: dict[str, dict[str, tuple[list[int | str], str]]] = {
     "classify": {"scores": ([1, "C"], "float32")},
     "detect": {"boxes": ([1, "K", 4], "float32"), "scores": ([1, "K"], "float32"), "labels": ([1, "K"], "int64")},
 }
+# How TensorProto.external_data begins: weights that lie in another file. Older versions of ONNX Runtime read it from
+# wherever the model says, and no signature covers it.
+_EXTERNAL_DATA = re.compile(rb"\x6a(?:[\x00-\x7f]|[\x80-\xff][\x00-\x7f])\x0a\x08location")
 _NUMPY_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 
 
@@ -53,6 +57,8 @@ class Session:
         chosen = [name for name in options.providers if name in variant.providers and name in available_providers()]
         self.provider = chosen[0] if chosen else "cpu"
         where = f"variant {variant.id}"
+        if _EXTERNAL_DATA.search(model):
+            raise BundleError(f"{where}: expected one file with all weights, it refers to another; build it again")
         try:
             ort_providers = [PROVIDERS[name] for name in dict.fromkeys([*chosen, "cpu"])]
             self._session = ort.InferenceSession(model, _ort_options(options), providers=ort_providers)

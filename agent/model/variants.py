@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from agent.model.manifest import Manifest, Variant
 
+_CPUINFO = Path("/proc/cpuinfo")
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
@@ -93,7 +94,7 @@ def parse_cpuinfo(text: str) -> tuple[frozenset[str], str]:
 
 def _cpuinfo() -> str:
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""  # a system without procfs has no feature list; variants with needs are then not chosen
 
