@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 import typing
@@ -14,7 +15,7 @@ from agent.config import SLUG_PATTERN, TOPIC_PATTERN, AgentConfig, Section
 from agent.yaml_document import Document, KeyPath, Position, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -41,6 +42,7 @@ _PATTERNS = {
     TOPIC_PATTERN: "an MQTT topic without +, # and empty levels",
 }
 _SECRETS = {"password"}
+_MOST_COMPARISONS = 100  # a hostile file may have thousands of unknown keys, and comparing words is slow
 
 
 def problems_of(
@@ -53,11 +55,12 @@ def problems_of(
     by_path: defaultdict[KeyPath, list[ErrorDetails]] = defaultdict(list)
     for error in errors:
         by_path[_path_of(error, data)].append(error)
-    problems = []
+    problems: list[Problem] = []
     for path, together in by_path.items():
         first = together[0]
         if first["type"] == "extra_forbidden":
-            problems.append(Problem(document.keys[path], path, _unknown(path)))
+            is_compared = len(problems) < _MOST_COMPARISONS
+            problems.append(Problem(document.keys[path], path, _unknown(path, is_compared=is_compared)))
         elif first["type"] == "missing":
             problems.append(Problem(_place(path, document), path, _missing(path)))
         elif first["type"] in {"misfit", "value_error"}:
@@ -68,13 +71,18 @@ def problems_of(
     return problems
 
 
-def sections(model: type[Section] = AgentConfig, path: tuple[str, ...] = ()) -> Iterator[tuple[str, type[Section]]]:
-    """Every section's key path (list indices left out) with its model, the whole configuration as ``""`` first."""
+@functools.cache
+def sections() -> Mapping[str, type[Section]]:
+    """Every section's model by its key path (list indices left out), the whole configuration as ``""`` first."""
+    return dict(_sections_of(AgentConfig, ()))
+
+
+def _sections_of(model: type[Section], path: tuple[str, ...]) -> Iterator[tuple[str, type[Section]]]:
     yield ".".join(path), model
     for name, field in model.model_fields.items():
         inner = _section_in(field.annotation)
         if inner is not None:
-            yield from sections(inner, (*path, name))
+            yield from _sections_of(inner, (*path, name))
 
 
 def _path_of(error: ErrorDetails, data: object) -> KeyPath:
@@ -103,12 +111,12 @@ def _value_at(path: KeyPath, data: object) -> object:
     return data
 
 
-def _unknown(path: KeyPath) -> str:
+def _unknown(path: KeyPath, *, is_compared: bool) -> str:
     *parents, name = path
     section = ".".join(str(part) for part in parents if isinstance(part, str))
-    known = {where: list(model.model_fields) for where, model in sections()}
+    known = {where: list(model.model_fields) for where, model in sections().items()}
     close = [key for key in known[section] if key.startswith(str(name))]
-    close += difflib.get_close_matches(str(name), known[section], n=1)
+    close += difflib.get_close_matches(str(name), known[section], n=1) if is_compared else []
     if close:
         return f'unknown key; did you mean "{close[0]}"?'
     elsewhere = [where for where, names in known.items() if name in names]
@@ -120,7 +128,7 @@ def _unknown(path: KeyPath) -> str:
 def _missing(path: KeyPath) -> str:
     *parents, name = path
     section = ".".join(str(part) for part in parents if isinstance(part, str))
-    field = dict(sections())[section].model_fields[str(name)]
+    field = sections()[section].model_fields[str(name)]
     inner = _section_in(field.annotation)
     meaning = field.description or (inner.__doc__ if inner is not None else "") or ""
     return f"expected this key, it is missing and has no default; add it ({meaning.rstrip('.')})"

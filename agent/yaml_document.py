@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16
 MAX_VALUES = 2_000  # 64 cameras with all their keys are 800
+MAX_CHARACTERS = 4_096  # of one text
 
 KeyPath = tuple[str | int, ...]
 Scalar = str | int | float | bool | None
@@ -169,6 +170,8 @@ def _refuse_anchors_and_tags(event: yaml.Event) -> None:
 def _text_of(event: yaml.Event) -> str:
     if not isinstance(event, yaml.ScalarEvent):
         raise YamlProblem(_position_of(event), "expected a word as the key, got a list or a section; write a word")
+    if len(event.value) > MAX_CHARACTERS:
+        raise YamlProblem(_position_of(event), f"expected a text of at most {MAX_CHARACTERS} characters, got more")
     if "\0" in event.value:
         raise YamlProblem(_position_of(event), "expected a text without NUL characters, got one; remove it")
     return str(event.value)

@@ -30,7 +30,7 @@ def missing_from(text: str) -> list[str]:
     values = {".".join(p for p in path if isinstance(p, str)): _at(document.data, path) for path in document.keys}
     comments = set(re.findall(r"^ *# +(.*)$", text, flags=re.MULTILINE))
     missing = []
-    for where, model in sections():
+    for where, model in sections().items():
         for name, field in model.model_fields.items():
             key = f"{where}.{name}".removeprefix(".")
             if key not in values:
@@ -54,7 +54,7 @@ def _at(data: Any, path: KeyPath) -> object:
 
 
 def _doc_of(key: str) -> str:
-    return str(dict(sections())[key].__doc__)
+    return str(sections()[key].__doc__)
 
 
 def test_the_example_documents_every_key_with_its_default_and_meaning() -> None:
@@ -80,7 +80,7 @@ def test_what_is_left_out_of_the_example_is_noticed(line: str, instead: str, exp
 
 
 def test_the_example_shows_no_key_that_does_not_exist() -> None:
-    known = {f"{where}.{name}".removeprefix(".") for where, model in sections() for name in model.model_fields}
+    known = {f"{where}.{name}".removeprefix(".") for where, model in sections().items() for name in model.model_fields}
     shown = {".".join(part for part in path if isinstance(part, str)) for path in parse(EXAMPLE).keys}
     assert shown <= known
 
@@ -134,7 +134,7 @@ def test_the_schema_uses_only_what_draft_7_knows() -> None:
 
 def test_the_schema_describes_every_key_and_allows_references_for_numbers() -> None:
     schema = json_schema()
-    for _, model in sections():
+    for model in sections().values():
         described = schema if model is AgentConfig else schema["definitions"][model.__name__]
         assert described["additionalProperties"] is False
         assert set(described["properties"]) == set(model.model_fields)

@@ -297,3 +297,25 @@ def test_any_text_in_any_place_is_a_configuration_or_a_config_error(text: str, a
     else:
         return
     assert message.startswith(f"{tmp_path}/agent.yaml:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"loggin{number}: 1\n" for number in range(1900)),  # each is compared with all known keys
+        HEAD + "".join(f"  - {{id: c{number}, sourc: x}}\n" for number in range(600)),
+        HEAD + "node: " + "a" * 250_000 + "\n",
+        HEAD + "node: " + "${B}$$" * 682 + "\n",
+    ],
+    ids=["unknown keys", "cameras", "one word", "references"],
+)
+def test_a_hostile_file_is_refused_within_a_tenth_of_a_second(text: str, tmp_path: Path) -> None:
+    (tmp_path / "agent.yaml").write_text(text)
+    took_s = []
+    for _ in range(3):  # the first time also pays for what is imported and compiled
+        started_s = time.process_time()
+        with pytest.raises(ConfigError) as caught:
+            load_config(tmp_path / "agent.yaml", {"B": "b" * 100})
+        took_s.append(time.process_time() - started_s)
+        assert len(str(caught.value)) < 10_000
+    assert min(took_s) < 0.1

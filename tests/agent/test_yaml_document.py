@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.yaml_document import MAX_DEPTH, MAX_VALUES, Position, YamlProblem, parse, scalar_of
+from agent.yaml_document import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, Position, YamlProblem, parse, scalar_of
 
 
 def test_every_value_and_key_knows_its_place() -> None:
@@ -49,7 +49,7 @@ def test_every_value_and_key_knows_its_place() -> None:
         ("2020-01-01", "2020-01-01"),
         (".inf", ".inf"),
         ("nan", "nan"),
-        ("9" * 5000, "9" * 5000),  # Python refuses to convert it
+        ("9" * 4096, "9" * 4096),  # a number of that many digits would be slow to convert
     ],
 )
 def test_an_unquoted_word_means_what_it_looks_like(word: str, value: object) -> None:
@@ -83,7 +83,7 @@ def test_what_is_quoted_is_a_text(written: str) -> None:
         ("? [a]\n: b\n", (1, 3), "expected a word as the key"),
         ('a: "\\0"\n', (1, 4), "NUL"),
         ('"\\0": a\n', (1, 1), "NUL"),
-        ("a: \x07\n", (1, 1), "control characters"),
+        ("a: \x07\n", (1, 1), "characters are not allowed"),
         ("a: 1\n---\nb: 2\n", (2, 1), "expected one document"),
     ],
 )
@@ -129,9 +129,8 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_costs_next_to_nothing(bomb: str) -> None:
     started_s = time.process_time()
-    refused = is_refused(BOMBS[bomb])
+    assert is_refused(BOMBS[bomb])
     assert time.process_time() - started_s < 0.1
-    assert refused or bomb in {"one word", "digits"}  # these are one harmless text
     tracemalloc.start()
     is_refused(BOMBS[bomb])
     _, peak_bytes = tracemalloc.get_traced_memory()
@@ -147,10 +146,13 @@ def is_refused(text: str) -> bool:
     return False
 
 
-def test_depth_and_number_of_values_may_reach_their_limits() -> None:
+def test_depth_length_and_number_of_values_may_reach_their_limits() -> None:
     parse("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     with pytest.raises(YamlProblem, match="levels"):
         parse("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2))
+    parse("a: " + "x" * MAX_CHARACTERS)
+    with pytest.raises(YamlProblem, match="characters"):
+        parse("a: " + "x" * (MAX_CHARACTERS + 1))
     parse("a: [" + "1," * (MAX_VALUES - 2) + "]")
     with pytest.raises(YamlProblem, match="values"):
         parse("a: [" + "1," * (MAX_VALUES + 1) + "]")
