@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from agent.delivery.payload import encode_camera_state, encode_detections, encode_event
+from agent.delivery.payload import (
+    encode_camera_state,
+    encode_detections,
+    encode_event,
+    encode_info,
+    encode_telemetry,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TextIO
 
     from agent.clock import Clock
@@ -34,6 +40,7 @@ class DryRunPublisher:
         self._is_clock_synced, self._clock = is_clock_synced, clock
         self._out = out
         self._seq = 0
+        self._camera_states: dict[str, CameraState] = {}
 
     def emit(self, event: Event) -> str:
         """Print the event; returns its id."""
@@ -49,8 +56,30 @@ class DryRunPublisher:
         self._print(self._topics.detections(frame.camera_id), payload)
 
     def set_camera_state(self, camera_id: str, state: CameraState) -> None:
-        """Print a camera's state."""
+        """Print a camera's state when it changes."""
+        if self._camera_states.get(camera_id) == state:
+            return
+        self._camera_states[camera_id] = state
         self._print(self._topics.camera_state(camera_id), encode_camera_state(state, self._clock.unix_ms()))
+
+    def set_info(self, info: Mapping[str, object]) -> None:
+        """Print the facts about this agent."""
+        self._print(self._topics.info, encode_info(info))
+
+    def publish_telemetry(self, values: Mapping[str, float]) -> None:
+        """Print flat numbers."""
+        self._print(self._topics.telemetry, encode_telemetry(values))
+
+    def counts(self) -> dict[str, int]:
+        """Nothing is delivered, so nothing is counted."""
+        return {}
+
+    def start(self) -> None:
+        """There is nothing to connect to."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """There is nothing to flush."""
+        return True
 
     def _print(self, topic: str, payload: bytes) -> None:
         print(topic, payload.decode(), file=self._out or sys.stdout, flush=True)

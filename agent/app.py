@@ -1,0 +1,274 @@
+"""The composition root: the only place that puts an agent together, starts it, watches it and stops it.
+
+start   model (verify, canary, golden) -> outbox, publisher -> pipeline -> cameras
+stop    cameras -> pipeline -> publisher (flush, offline) -> outbox
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from agent import __version__
+from agent.camera.capture import Capture, make_camera
+from agent.clock import SystemClock
+from agent.delivery.clock_sync import ClockSync
+from agent.delivery.dry_run import DryRunPublisher
+from agent.delivery.events import CameraState, ModelRef
+from agent.delivery.outbox import Outbox
+from agent.delivery.payload import Origin
+from agent.delivery.publisher import MqttPublisher, entry_encoder
+from agent.delivery.topics import Topics
+from agent.errors import CameraError, ConfigError, EdgeAgentError, FatalError
+from agent.frame import Mailbox
+from agent.model.activate import ActiveModel, activate
+from agent.model.canary import Canary
+from agent.model.session import SessionOptions, physical_cores
+from agent.ops.process import node_name, seconds_since_process_start
+from agent.pipeline import Pipeline
+from agent.tasks import make_watcher
+from agent.vision.resize import Resizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.config import AgentConfig, RuntimeConfig
+    from agent.config_file import LoadedConfig
+    from agent.delivery.protocol import Publisher
+    from agent.frame import Frame
+    from agent.tasks import Sighting
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 5.0
+_TURN_S = 0.2
+_JOIN_TIMEOUT_S = 3.0
+
+
+class App:
+    """An agent: ``start`` once, ``watch`` until it is over, ``stop`` once; all from the main thread.
+
+    Attributes:
+        config: what it runs.
+        node: its name in topics.
+        model: the active model.
+        pipeline: the per-frame loop.
+        publisher: events and states on their way.
+        mailbox: frames between cameras and pipeline.
+        captures: the cameras' threads by camera id.
+        first_result_after_s: seconds from the start of this process to the first result, None before it.
+    """
+
+    def __init__(self, loaded: LoadedConfig, *, dry_run: bool = False) -> None:
+        """Verify and load everything that can be wrong; nothing runs yet.
+
+        Args:
+            loaded: the configuration and where its values stand.
+            dry_run: print what would be published; neither broker nor outbox is used.
+
+        Raises:
+            ConfigError: the config names something that is not there, or another agent uses this state folder.
+            BundleError, FatalError: as `activate` raises them.
+        """
+        config = self.config = loaded.config
+        self._loaded = loaded
+        self.node = node_name() if config.node == "auto" else config.node
+        self.model = activate_model(config)
+        self._outbox: Outbox | None = None
+        self.publisher = self._make_publisher(dry_run=dry_run)
+        self.mailbox = Mailbox(camera.id for camera in config.cameras)
+        self.pipeline = make_pipeline(config, self.model, self.mailbox, self.publisher)
+        self.captures = {camera.id: self._make_capture(index) for index, camera in enumerate(config.cameras)}
+        self._failure: Exception | None = None
+        self._started = False
+        self._thread = threading.Thread(target=self._run_pipeline, name="inference", daemon=True)
+        self._telemetry_due_s = time.monotonic() + config.mqtt.telemetry_interval_s
+        self.first_result_after_s: float | None = None
+
+    def start(self) -> None:
+        """Sinks first, sources last."""
+        self._started = True
+        if self._outbox is not None:
+            self._outbox.start()
+        self.publisher.set_info(self._info())
+        self.publisher.start()
+        self._thread.start()
+        for capture in self.captures.values():
+            capture.start()
+        log.info("agent %s runs as node %s: %d cameras", __version__, self.node, len(self.captures))
+
+    def watch(self, stop: threading.Event, each_turn: Callable[[], None] = lambda: None) -> None:
+        """Supervise until ``stop`` is set or every camera's source has ended.
+
+        Raises:
+            ConfigError: a camera's source is not what the config says; the message names the place in the file.
+            FatalError: a thread died.
+        """
+        while not stop.wait(_TURN_S) and self._thread.is_alive():
+            self._raise_failures()
+            self._tell_first_result()
+            self._publish_camera_health()
+            if time.monotonic() >= self._telemetry_due_s:
+                self._telemetry_due_s += self.config.mqtt.telemetry_interval_s
+                self.publisher.publish_telemetry(self.telemetry())
+            each_turn()
+        self._raise_failures()
+        self._tell_first_result()
+
+    def stop(self) -> None:
+        """Sources first, sinks last; flush for at most 5 s. Harmless when `start` was not reached."""
+        if self._started:
+            for capture in self.captures.values():
+                capture.stop(_JOIN_TIMEOUT_S)
+            self.pipeline.stop()
+            self._thread.join(_JOIN_TIMEOUT_S)
+            self._publish_camera_health()
+        if not self.publisher.stop(STOP_TIMEOUT_S):
+            log.warning("the broker has not taken all events; the rest waits for the next start")
+        if self._outbox is not None:
+            self._outbox.close()
+        log.info("agent stopped")
+
+    def see_once(self) -> list[tuple[Frame, Sighting]]:
+        """One frame of each camera through the model, instead of `start` and `watch`.
+
+        Raises:
+            ConfigError: as `watch`.
+            CameraError: a camera gives no frame.
+        """
+        seen = []
+        for index, config in enumerate(self.config.cameras):
+            camera = make_camera(config, SystemClock())
+            try:
+                camera.open()
+                frame = camera.read()
+            except ConfigError as err:
+                raise self._placed(index, err) from err
+            finally:
+                camera.close()
+            if frame is None:
+                raise CameraError(f"camera {config.id}: expected a frame, its source ended at once; check the source")
+            seen.append((frame, self.pipeline.process(frame)))
+        return seen
+
+    def telemetry(self) -> dict[str, float]:
+        """Flat numbers about frames and delivery."""
+        values: dict[str, float] = {"uptime_s": round(seconds_since_process_start(), 1)}
+        dropped = self.mailbox.dropped
+        for camera_id, capture in self.captures.items():
+            stats = self.pipeline.stats[camera_id]
+            values |= {
+                f"{camera_id}_frames_captured": capture.frames,
+                f"{camera_id}_frames_inferred": stats.frames,
+                f"{camera_id}_frames_dropped": dropped[camera_id],
+                f"{camera_id}_frame_age_ms": round(stats.frame_age_s * 1e3, 2),
+                f"{camera_id}_inference_ms": round(stats.inference_s * 1e3, 2),
+                f"{camera_id}_camera_errors": capture.errors,
+            }
+        return values | self.publisher.counts()
+
+    def _make_publisher(self, *, dry_run: bool) -> MqttPublisher | DryRunPublisher:
+        config = self.config
+        topics, origin = Topics(config.mqtt.prefix, self.node), origin_of(self.model)
+        clock = SystemClock()
+        clock_sync = ClockSync(clock.monotonic_s)
+        if dry_run:
+            return DryRunPublisher(topics, origin, node=self.node, is_clock_synced=clock_sync, clock=clock)
+        self._outbox = Outbox(
+            config.state_dir / "outbox.sqlite",
+            node=self.node,
+            max_size_mib=config.outbox.max_size_mib,
+            encode=entry_encoder(topics, origin, clock_sync),
+            clock=clock,
+        )
+        return MqttPublisher(
+            config.mqtt, self._outbox, topics, origin, node=self.node, is_clock_synced=clock_sync, clock=clock
+        )
+
+    def _make_capture(self, index: int) -> Capture:
+        camera, clock = self.config.cameras[index], SystemClock()
+        return Capture(camera, make_camera(camera, clock), self.mailbox, clock, random.Random())  # noqa: S311 - jitter
+
+    def _run_pipeline(self) -> None:
+        try:
+            self.pipeline.run()
+        except (EdgeAgentError, BrokenPipeError) as err:  # of a reader of --dry-run-mqtt
+            self._failure = err
+        except Exception as err:
+            log.exception("the inference thread died")
+            self._failure = FatalError(f"the inference thread died: {err}")
+
+    def _raise_failures(self) -> None:
+        for index, capture in enumerate(self.captures.values()):
+            if isinstance(capture.failure, ConfigError):
+                raise self._placed(index, capture.failure) from capture.failure
+            if capture.failure is not None:
+                raise FatalError(f"camera {self.config.cameras[index].id}: {capture.failure}") from capture.failure
+        if self._failure is not None:
+            raise self._failure
+
+    def _placed(self, index: int, err: ConfigError) -> ConfigError:
+        """The error with the place of the camera's source in the configuration."""
+        return ConfigError(f"{self._loaded.locate(f'cameras.{index}.source')}: cameras[{index}].source: {err}")
+
+    def _tell_first_result(self) -> None:
+        first_s = self.pipeline.first_result_s
+        if first_s is not None and self.first_result_after_s is None:
+            self.first_result_after_s = seconds_since_process_start() - (time.monotonic() - first_s)
+            log.info("first result %.2f s after process start", self.first_result_after_s)
+
+    def _publish_camera_health(self) -> None:
+        for camera_id, capture in self.captures.items():
+            if capture.state not in ("up", "starting"):
+                self.publisher.set_camera_state(camera_id, CameraState(capture.state))
+
+    def _info(self) -> dict[str, object]:
+        manifest, variant = self.model.bundle.manifest, self.model.variant
+        return {
+            "agent": __version__,
+            "model": {"name": manifest.name, "version": manifest.version, "variant": variant.id, "task": manifest.task},
+            "provider": self.model.session.provider,
+            "cameras": [camera.id for camera in self.config.cameras],
+        }
+
+
+def activate_model(config: AgentConfig) -> ActiveModel:
+    """The config's model, verified, tried out and warmed up."""
+    return activate(
+        config.model.bundle,
+        config.model.trusted_keys,
+        session_options(config.runtime),
+        config.model.variant,
+        Canary(config.state_dir / "canary.json", config.model.golden_timeout_s),
+        config.runtime.warm_up_runs,
+    )
+
+
+def session_options(runtime: RuntimeConfig) -> SessionOptions:
+    """The config's runtime section, with "auto" resolved for this machine."""
+    threads = physical_cores() if runtime.threads == "auto" else runtime.threads
+    return SessionOptions(tuple(runtime.providers), threads, runtime.spinning)
+
+
+def origin_of(model: ActiveModel) -> Origin:
+    """What payloads say of this run: a random boot id (objects of another boot have ended) and the model."""
+    manifest = model.bundle.manifest
+    return Origin(secrets.token_hex(4), ModelRef(manifest.name, manifest.version, model.variant.id))
+
+
+def make_pipeline(config: AgentConfig, model: ActiveModel, mailbox: Mailbox, publisher: Publisher) -> Pipeline:
+    """The per-frame loop over the config's cameras."""
+    manifest, session = model.bundle.manifest, model.session
+    return Pipeline(
+        session,
+        Resizer(model.variant.input, session.input_image),
+        mailbox,
+        {camera.id: make_watcher(manifest, config) for camera in config.cameras},
+        publisher,
+        SystemClock(),
+        detections_enabled=config.mqtt.detections.enabled,
+    )

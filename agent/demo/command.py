@@ -1,0 +1,118 @@
+"""``edge-agent demo``: broker, drawn camera, demo bundle and a live view, with nothing to prepare.
+
+The view shows what a subscriber receives, so all of the path is seen at work: camera, model, outbox, broker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import tempfile
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.app import App
+from agent.config_file import load_config
+from agent.demo.broker import running_broker
+from agent.demo.view import LiveView, Status
+from agent.ops.log import configure_logging
+from agent.run_command import stop_event
+
+if TYPE_CHECKING:
+    import argparse
+    import threading
+
+    from paho.mqtt.client import Client
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until Ctrl-C, or for ``args.seconds``; ends with a summary and exit code 0."""
+    stop = stop_event()
+    view = LiveView(sys.stdout)
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as state_dir,
+        as_file(files("agent.demo")) as folder,
+        running_broker(args.port) as port,
+    ):
+        environ = {**os.environ, "DEMO_PORT": str(port), "DEMO_STATE": os.environ.get("EDGE_AGENT_STATE", state_dir)}
+        loaded = load_config(Path(folder, "demo.yaml"), environ)
+        configure_logging(loaded.config.logging.level, loaded.config.logging.format, sys.stderr, os.environ)
+        _run(App(loaded), port, args.seconds, stop, view)
+    return 0
+
+
+def _run(app: App, port: int, seconds: float | None, stop: threading.Event, view: LiveView) -> None:
+    manifest = app.model.bundle.manifest
+    view.say(
+        f"edge-agent demo: model {manifest.name}, variant {app.model.variant.id}, drawn camera, 30 frames a second"
+    )
+    view.say("see for yourself, in another terminal:\n")
+    view.say(f"  mosquitto_sub -h 127.0.0.1 -p {port} -t 'edge/{app.node}/#' -v\n")
+    received: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    subscriber = _subscribe(port, f"edge/{app.node}/camera/+/events", received)
+    started_s = time.monotonic()
+    shown = 0
+
+    def each_turn() -> None:
+        nonlocal shown
+        while not received.empty():
+            view.event(received.get())
+            shown += 1
+        status = _status(app, time.monotonic() - started_s)
+        view.status(status)
+        if seconds is not None and status.elapsed_s >= seconds:
+            stop.set()
+
+    try:
+        app.start()
+        app.watch(stop, each_turn)
+    finally:
+        app.stop()
+        subscriber.loop_stop()
+    each_turn()
+    view.say(_summary(app, time.monotonic() - started_s, shown))
+
+
+def _subscribe(port: int, topic: str, received: queue.SimpleQueue[dict[str, Any]]) -> Client:
+    """A subscriber of its own, as any other program would be one; it connects as soon as the broker is there."""
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    def on_connect(client: Client, *_: object) -> None:
+        client.subscribe(topic, qos=1)
+
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.reconnect_delay_set(1, 1)
+    client.on_connect = on_connect
+    client.on_message = lambda _client, _data, message: received.put(json.loads(message.payload))
+    client.connect_async("127.0.0.1", port)
+    client.loop_start()
+    return client
+
+
+def _status(app: App, elapsed_s: float) -> Status:
+    (stats,) = app.pipeline.stats.values()
+    return Status(
+        elapsed_s,
+        stats.frames,
+        sum(app.mailbox.dropped.values()),
+        stats.events,
+        app.publisher.counts().get("outbox_pending", 0),
+        stats.frame_age_s * 1e3,
+        stats.inference_s * 1e3,
+    )
+
+
+def _summary(app: App, elapsed_s: float, shown: int) -> str:
+    status = _status(app, elapsed_s)
+    frames = f"{status.frames} frames in {elapsed_s:.1f} s ({status.frames / elapsed_s:.1f} a second)"
+    events = f"{status.events} events, {shown} of them received by the subscriber"
+    lines = ["", f"{frames}, {status.dropped} dropped; {events}"]
+    if app.first_result_after_s is not None:
+        lines.append(f"first result {app.first_result_after_s:.2f} s after the process started")
+    lines.append("next: your own camera and model, see the README")
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""The per-frame loop: a frame becomes detections and events. Read it from top to bottom.
+
+mailbox -> resize into the bound input -> session -> watcher (decode, track) -> detections, events, state
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.delivery.events import CameraState
+from agent.tasks import Sighting, frame_ref
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.clock import Clock
+    from agent.delivery.protocol import Publisher
+    from agent.frame import Frame, Mailbox
+    from agent.model.session import Session
+    from agent.tasks import Watcher
+    from agent.vision.resize import Resizer
+
+log = logging.getLogger(__name__)
+
+_TAKE_TIMEOUT_S = 0.5  # the loop's heartbeat while no frame comes
+
+
+@dataclass(slots=True)
+class FrameStats:
+    """Running figures of one camera; written by the inference thread, read by anyone.
+
+    Attributes:
+        frames: frames that went through the model.
+        frame_age_s: from capture to the start of inference, last frame.
+        inference_s: ``session.run`` alone, last frame.
+        events: events emitted.
+    """
+
+    frames: int = 0
+    frame_age_s: float = 0.0
+    inference_s: float = 0.0
+    events: int = 0
+
+
+class Pipeline:
+    """Takes frames from the mailbox and gives what they show to the publisher, on one thread.
+
+    Args:
+        session: the active model.
+        resizer: writes into the session's input buffer.
+        mailbox: where the cameras leave their frames.
+        watchers: one for each camera id.
+        publisher: takes events, detections and states.
+        detections_enabled: whether every frame's detections are published.
+        clock: measures ages.
+
+    Attributes:
+        stats: figures by camera id.
+        heartbeat_s: monotonic time of the last turn of the loop.
+        first_result_s: monotonic time of the first result, None before.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        resizer: Resizer,
+        mailbox: Mailbox,
+        watchers: Mapping[str, Watcher],
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        detections_enabled: bool,
+    ) -> None:
+        self.stats = {camera_id: FrameStats() for camera_id in watchers}
+        self.heartbeat_s = clock.monotonic_s()
+        self.first_result_s: float | None = None
+        self._session = session
+        self._resizer = resizer
+        self._mailbox = mailbox
+        self._watchers = watchers
+        self._publisher = publisher
+        self._detections_enabled = detections_enabled
+        self._clock = clock
+        self._stopping = False
+
+    def run(self) -> None:
+        """Process frames until every camera has finished or `stop` was called, then close what is open."""
+        while not self._stopping and not self._mailbox.exhausted:
+            self.heartbeat_s = self._clock.monotonic_s()
+            frame = self._mailbox.take(_TAKE_TIMEOUT_S)
+            if frame is not None:
+                self.process(frame)
+        for watcher in self._watchers.values():
+            for event in watcher.finish():
+                self._publisher.emit(event)
+
+    def stop(self) -> None:
+        """Let `run` end after the frame in hand; call from any thread."""
+        self._stopping = True
+        self._mailbox.close()
+
+    def process(self, frame: Frame) -> Sighting:
+        """One frame through the model and out; returns what it shows."""
+        placement = self._resizer(frame.image_bgr)
+        started_s = self._clock.monotonic_s()
+        outputs = self._session.run()
+        finished_s = self._clock.monotonic_s()
+        sighting = self._watchers[frame.camera_id].see(outputs, placement, frame)
+        if self._detections_enabled:
+            self._publisher.publish_detections(frame_ref(frame), sighting.objects)
+        for event in sighting.events:
+            self._publisher.emit(event)
+        self._publisher.set_camera_state(frame.camera_id, state_of(sighting))
+        self._count(frame, sighting, started_s, finished_s)
+        return sighting
+
+    def _count(self, frame: Frame, sighting: Sighting, started_s: float, finished_s: float) -> None:
+        if self.first_result_s is None:
+            self.first_result_s = self._clock.monotonic_s()
+        stats = self.stats[frame.camera_id]
+        stats.frames += 1
+        stats.frame_age_s = started_s - frame.captured_monotonic_s
+        stats.inference_s = finished_s - started_s
+        stats.events += len(sighting.events)
+
+
+def state_of(sighting: Sighting) -> CameraState:
+    """What a camera sees now: tracked objects counted by label, or the class."""
+    counts: dict[str, int] = {}
+    for each in sighting.objects:
+        if each.id is not None:
+            counts[each.label] = counts.get(each.label, 0) + 1
+    return CameraState("up", counts, sighting.class_)

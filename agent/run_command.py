@@ -1,0 +1,99 @@
+"""``edge-agent run``: the service, or one frame of each camera with ``--once``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+
+from agent.app import App
+from agent.config import DetectionsConfig
+from agent.config_file import LoadedConfig, load_config
+from agent.errors import ConfigError
+from agent.ops.log import configure_logging
+from agent.vision.draw import draw_caption, draw_detections
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from agent.frame import Frame
+    from agent.tasks import Sighting
+
+log = logging.getLogger(__name__)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the config, set logging up, run; SIGTERM and SIGINT end it with exit code 0."""
+    if args.save and not args.once:
+        raise ConfigError("--save: expected together with --once, which takes the frame that is saved; add --once")
+    loaded = load_config(Path(args.config), os.environ)
+    logging_config = loaded.config.logging
+    configure_logging(logging_config.level, args.log_format or logging_config.format, sys.stderr, os.environ)
+    if args.once:
+        return run_once(loaded, Path(args.save) if args.save else None, dry_run=args.dry_run_mqtt)
+    return run_service(loaded, dry_run=args.dry_run_mqtt)
+
+
+def run_service(loaded: LoadedConfig, *, dry_run: bool) -> int:
+    """Run until a signal or until every source has ended."""
+    stop = stop_event()
+    app = App(loaded, dry_run=dry_run)
+    try:
+        app.start()
+        app.watch(stop)
+    finally:
+        app.stop()
+    return 0
+
+
+def run_once(loaded: LoadedConfig, save: Path | None, *, dry_run: bool) -> int:
+    """One frame of each camera: publish (or print) what it shows, and save it with boxes."""
+    # There is no second frame that could confirm what the first one shows.
+    tracking = loaded.config.tracking.model_copy(update={"confirm_frames": 1})
+    mqtt = loaded.config.mqtt.model_copy(update={"detections": DetectionsConfig(enabled=True)})
+    config = loaded.config.model_copy(update={"tracking": tracking, "mqtt": mqtt})
+    app = App(replace(loaded, config=config), dry_run=dry_run)
+    try:
+        app.publisher.start()
+        for frame, sighting in app.see_once():
+            if save is not None:
+                path = save if len(config.cameras) == 1 else save.with_stem(f"{save.stem}-{frame.camera_id}")
+                _save(path, _annotated(frame, sighting, app.model.bundle.manifest.labels))
+    finally:
+        app.stop()
+    return 0
+
+
+def _annotated(frame: Frame, sighting: Sighting, labels: Sequence[str]) -> NDArray[np.uint8]:
+    if sighting.class_ is not None:
+        return draw_caption(frame.image_bgr, f"{sighting.class_.label} {sighting.class_.score:.2f}")
+    assert sighting.detections is not None, "a frame has either a class or detections"
+    return draw_detections(frame.image_bgr, sighting.detections, labels)
+
+
+def _save(path: Path, image_bgr: NDArray[np.uint8]) -> None:
+    try:
+        if not cv2.imwrite(str(path), image_bgr):
+            raise ConfigError(f"--save: {path}: expected a folder that exists and can be written; check the path")
+    except cv2.error as err:
+        raise ConfigError(f"--save: {path}: expected a name that ends in .jpg or .png; choose another") from err
+    log.info("saved %s", path)
+
+
+def stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
