@@ -98,12 +98,13 @@ def normalise(model: onnx.ModelProto, recipe: InputRecipe) -> tuple[onnx.ModelPr
             f"expected official ONNX operators only, found {', '.join(foreign)}; export the float model before any "
             "optimiser or quantiser"
         )
-    _promote_constants(result)
     _forget_initialiser_inputs(result)
     _fix_imports(result)
     size = None if recipe.height is None or recipe.width is None else (recipe.height, recipe.width)
     result, shape = fix_shape(result, recipe.layout, size)
-    return _to_supported_opset(result), shape
+    result = _to_supported_opset(result)
+    _promote_constants(result)  # the converter makes some of its own
+    return result, shape
 
 
 def _load(path: Path) -> tuple[onnx.ModelProto, str]:

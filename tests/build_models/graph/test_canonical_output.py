@@ -120,9 +120,8 @@ def test_the_graph_gives_what_the_reference_gives(
     assert describe(outputs_of(canonical)) == (
         f"boxes float32[1,{kept},4], scores float32[1,{kept}], labels int64[1,{kept}]"
     )
-    assert [(value.dtype, value.shape) for value in got.values()] == [
-        (np.float32, (1, kept, 4)), (np.float32, (1, kept)), (np.int64, (1, kept))
-    ]  # fmt: skip
+    assert [value.dtype.name for value in got.values()] == ["float32", "float32", "int64"]
+    assert [value.shape for value in got.values()] == [(1, kept, 4), (1, kept), (1, kept)]
     assert (np.diff(got["scores"][0]) <= 0).all()
     np.testing.assert_allclose(got["scores"], expected["scores"], rtol=0, atol=1e-6)
     verdict = compare_outputs("detect", expected, got, TOLERANCES)
@@ -242,9 +241,9 @@ def test_class_scores_of_every_shape_become_one_row_of_probabilities(shape: tupl
 
 def classifier(shape: tuple[int, ...], activation: str | None) -> onnx.ModelProto:
     """Input ``x`` of the output's shape, passed through an activation."""
-    axis = {"axis": int(np.argmax(shape))} if activation == "Softmax" else {}
+    node = helper.make_node(activation or "Identity", ["x"], ["out"])
     graph = helper.make_graph(
-        [helper.make_node(activation or "Identity", ["x"], ["out"], **axis)],
+        [node],
         "classifier",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],

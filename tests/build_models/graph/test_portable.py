@@ -107,7 +107,7 @@ def test_the_same_model_gives_the_same_bytes_in_every_process() -> None:
 
     def digest_in_a_new_process() -> str:
         result = subprocess.run([sys.executable, "-c", SCRIPT], input=model, cwd=repo, capture_output=True, check=True)
-        return result.stdout.decode().strip()
+        return bytes(result.stdout).decode().strip()
 
     here, _ = make_portable(small_model(), ["raw"])
     expected = hashlib.sha256(here.SerializeToString(deterministic=True)).hexdigest()
