@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.delivery.events import CameraState
-from agent.tasks import Sighting, frame_ref
+from agent.tasks import frame_ref
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.delivery.protocol import Publisher
     from agent.frame import Frame, Mailbox
     from agent.model.session import Session
-    from agent.tasks import Watcher
+    from agent.tasks import Sighting, Watcher
     from agent.vision.resize import Resizer
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Pipeline:
             self._publisher.publish_detections(frame_ref(frame), sighting.objects)
         for event in sighting.events:
             self._publisher.emit(event)
-        self._publisher.set_camera_state(frame.camera_id, state_of(sighting))
+        self._publisher.set_camera_state(frame.camera_id, CameraState("up", sighting.present, sighting.class_))
         self._count(frame, sighting, started_s, finished_s)
         return sighting
 
@@ -124,12 +124,3 @@ class Pipeline:
         stats.frame_age_s = started_s - frame.captured_monotonic_s
         stats.inference_s = finished_s - started_s
         stats.events += len(sighting.events)
-
-
-def state_of(sighting: Sighting) -> CameraState:
-    """What a camera sees now: tracked objects counted by label, or the class."""
-    counts: dict[str, int] = {}
-    for each in sighting.objects:
-        if each.id is not None:
-            counts[each.label] = counts.get(each.label, 0) + 1
-    return CameraState("up", counts, sighting.class_)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -28,9 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What one frame shows: the objects in it, or its class, and the events that it causes."""
+    """What one frame shows, and the events that it causes.
+
+    Attributes:
+        objects: detections of this very frame.
+        present: objects that the camera has in view, by label; one that is hidden for a moment still counts.
+        class_: the picture's class, of a classifier.
+        detections: the objects in columns, pixels of the frame, for drawing.
+    """
 
     objects: Sequence[ObjectState] = ()
+    present: Mapping[str, int] = field(default_factory=dict)
     class_: ClassState | None = None
     events: Sequence[Event] = ()
     detections: Detections | None = None
@@ -84,7 +93,8 @@ class ObjectWatcher:
             )
         ]
         events = [self._event(change, ref) for change in changes]
-        return Sighting(objects=objects, events=events, detections=detections)
+        present = Counter(self._labels[label] for label in self._tracker.present())
+        return Sighting(objects=objects, present=present, events=events, detections=detections)
 
     def finish(self) -> Sequence[Event]:
         ref = self._last

@@ -77,6 +77,10 @@ class Tracker:
                 changes += self._told(track, now_s)
         return changes
 
+    def present(self) -> list[int]:
+        """The labels of the confirmed objects that have not ended, one per object, seen in this frame or not."""
+        return [track.label for track in self._tracks if track.id]
+
     def finish(self) -> list[TrackChange]:
         """End all objects: the camera has stopped."""
         changes = [track.change("end") for track in self._tracks if track.id]
