@@ -119,6 +119,9 @@ class DetectConfig(Section):
         None, description="of two boxes of one class that overlap more, the better stays"
     )
     max_detections: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="most detections of a frame")
+    labels: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = Field(
+        None, description="labels that count, such as [person, car]; null: all of the bundle"
+    )
 
 
 class TrackingConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from agent.delivery.events import ClassState, Event, FrameRef, ObjectState
-from agent.errors import BundleError
+from agent.errors import BundleError, ConfigError
 from agent.vision.decode import Thresholds, decode_class, decode_detections
 from agent.vision.detections import name_of
 from agent.vision.track import TrackChange, Tracker, TrackRules
@@ -58,7 +59,12 @@ class Watcher(Protocol):
 
 
 def make_watcher(manifest: Manifest, config: AgentConfig) -> Watcher:
-    """The watcher of a bundle's task for one camera; raises BundleError for a task of a later version."""
+    """The watcher of a bundle's task for one camera.
+
+    Raises:
+        BundleError: the task is one of a later version.
+        ConfigError: detect.labels names a label that the bundle does not have.
+    """
     if manifest.task == "detect":
         return ObjectWatcher(manifest.labels, _thresholds(manifest, config), _track_rules(config.tracking))
     if manifest.task == "classify":
@@ -146,7 +152,16 @@ def _thresholds(manifest: Manifest, config: AgentConfig) -> Thresholds:
         defaults.score_threshold if chosen.score_threshold is None else chosen.score_threshold,
         defaults.iou_threshold if chosen.iou_threshold is None else chosen.iou_threshold,
         chosen.max_detections or defaults.max_detections,
+        None if chosen.labels is None else frozenset(_class_id(manifest, label) for label in chosen.labels),
     )
+
+
+def _class_id(manifest: Manifest, label: str) -> int:
+    if label not in manifest.labels:
+        close = difflib.get_close_matches(label, manifest.labels, n=1)
+        advice = f"did you mean {close[0]!r}?" if close else "`edge-agent model inspect` lists its labels"
+        raise ConfigError(f"detect.labels: bundle {manifest.name} has no label {label!r}; {advice}")
+    return manifest.labels.index(label)
 
 
 def _track_rules(config: TrackingConfig) -> TrackRules:

@@ -22,11 +22,12 @@ _FAR_PX = 1e6  # no input is a hundredth of it wide; its square is an exact floa
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What counts as a detection; scores and overlaps 0..1."""
+    """What counts as a detection; scores and overlaps 0..1; ``labels``: the class ids that count, None for all."""
 
     score: float
     iou: float
     max_detections: int
+    labels: frozenset[int] | None = None
 
 
 def decode_detections(outputs: Mapping[str, NDArray[Any]], placement: Placement, thresholds: Thresholds) -> Detections:
@@ -43,7 +44,10 @@ def decode_detections(outputs: Mapping[str, NDArray[Any]], placement: Placement,
         frame, and boxes and scores that are not finite (or so large that their area would not be).
     """
     scores = outputs["scores"][0].astype(np.float32, copy=False)
-    chosen = np.flatnonzero((scores >= thresholds.score) & (scores < np.inf))
+    wanted = (scores >= thresholds.score) & (scores < np.inf)
+    if thresholds.labels is not None:
+        wanted &= np.isin(outputs["labels"][0], list(thresholds.labels))
+    chosen = np.flatnonzero(wanted)
     if not len(chosen):
         return Detections.empty()
     boxes = outputs["boxes"][0, chosen].astype(np.float32, copy=False)
