@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,19 @@ import numpy as np
 from tqdm import tqdm
 
 from agent.demo.scenes import LABELS, random_picture
-from agent.vision.decode import Thresholds
+from agent.vision.decode import Thresholds, decode_detections
 from agent.vision.detections import Detections
 from agent.vision.draw import draw_detections
 from build_models.demo.average_precision import mean_precision, precision_table
+from build_models.evaluation import Evaluation, Sheet, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from build_models.demo.average_precision import Row
+    from build_models.evaluation import Runner
 
 HELD_OUT_SEED = 1_000_000_000  # training counts up from its own seed and never comes here
 PICTURES = 1000
@@ -74,6 +77,24 @@ def contact_sheet(
     return np.vstack([np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)])
 
 
+def of_bundle(runners: Mapping[str, Runner]) -> Evaluation:
+    """The demo recipe's evaluation: a table per file of the bundle, and the first one's contact sheet."""
+    tables: list[Table] = []
+    sheets: list[Sheet] = []
+    for name, run in runners.items():
+        rows, sheet_bgr = evaluate(partial(_detect, run))
+        sizes = list(dict.fromkeys(row.size for row in rows))
+        cells = {(row.label, row.size): "-" if row.ap is None else f"{row.ap:.3f}" for row in rows}
+        counts = ("objects", *(str(next(row.objects for row in rows if row.size == size)) for size in sizes))
+        of_classes = [(label, *(cells[label, size] for size in sizes)) for label in ("all", *LABELS)]
+        columns = ("class", *(size if size == "all" else f"{size} px" for size in sizes))
+        tables.append(Table(f"{name}: mAP50 {mean_precision(rows):.3f}", columns, (*of_classes, counts)))
+        if not sheets:
+            jpeg = cv2.imencode(".jpg", sheet_bgr, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+            sheets.append(Sheet(f"{name}: the truth in white, detections over {SHOWN_SCORE}", "image/jpeg", jpeg))
+    return Evaluation(f"Average precision on {PICTURES} held-out pictures", tuple(tables), tuple(sheets))
+
+
 def table_text(table: Sequence[Row]) -> str:
     """The table for people: classes down, sizes across."""
     sizes = list(dict.fromkeys(row.size for row in table))
@@ -83,6 +104,11 @@ def table_text(table: Sequence[Row]) -> str:
         rows = [cells[label, size] for size in sizes]
         lines.append(f"{label:10}" + "".join(f"{row.ap or 0:9.3f} ({row.objects:4d})" for row in rows))
     return "\n".join(lines)
+
+
+def _detect(run: Runner, image_bgr: NDArray[np.uint8]) -> Detections:
+    outputs, placement = run(image_bgr)
+    return decode_detections(outputs, placement, CURVE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

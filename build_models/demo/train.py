@@ -1,8 +1,8 @@
 """Train the demo detector on procedural pictures: ``python -m build_models.demo.train --out DIR``.
 
-Twelve minutes on two CPU cores. Writes ``weights.pt`` (a state dict in half precision), ``training.json`` (what was
-run and measured) and ``contact_sheet.jpg``. ``--shuffle-labels`` is the negative control: with the objects' labels
-drawn at random there is nothing to learn but boxes, and the precision must collapse.
+Twelve minutes on two CPU cores that do nothing else. Writes ``weights.pt`` (a state dict in half precision),
+``training.json`` (what was run and measured) and ``contact_sheet.jpg``. ``--shuffle-labels`` is the negative control:
+with the objects' labels drawn at random there is nothing to learn but boxes, and the precision must collapse.
 """
 
 from __future__ import annotations
@@ -18,25 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from agent.demo.scenes import LABELS, random_picture
 from build_models.demo.average_precision import mean_precision
 from build_models.demo.detector import INPUT_WH, Detector, build, detect_with, flatten, to_input
 from build_models.demo.evaluate import CURVE, HELD_OUT_SEED, PICTURES, evaluate, table_text
-from build_models.demo.loss import Targets, detection_loss
+from build_models.demo.loss import detection_loss
+from build_models.demo.picture_pool import POOL_PICTURES, PicturePool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
 STEPS = 3500
 BATCH = 16
-NEW_PICTURES_PER_STEP = 4
-POOL_PICTURES = 1024
 PEAK_LEARNING_RATE = 3e-3
 WARM_UP_STEPS = 200
 WEIGHT_DECAY = 0.02
@@ -82,55 +77,6 @@ def learning_rate(step: int, steps: int) -> float:
     if step < warm_up:
         return PEAK_LEARNING_RATE * (step + 1) / warm_up
     return PEAK_LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-class PicturePool:
-    """Training pictures: a few new ones a batch, each used some four times, mirrored and with colours exchanged."""
-
-    def __init__(self, seed: int, size: int, *, shuffle_labels: bool = False) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._next_seed = seed * 10_000_000
-        self._shuffle_labels = shuffle_labels
-        self._pictures = [self._draw() for _ in tqdm(range(size), desc="pictures", unit="picture")]
-        self._oldest = 0
-
-    def batch(self, size: int) -> tuple[NDArray[np.uint8], Targets]:
-        """Pictures uint8 ``[size, H, W, 3]`` and their targets, after replacing the pool's oldest few."""
-        for _ in range(min(NEW_PICTURES_PER_STEP, size)):
-            self._pictures[self._oldest] = self._draw()
-            self._oldest = (self._oldest + 1) % len(self._pictures)
-        chosen = self._rng.integers(len(self._pictures), size=size)
-        varied = [self._vary(*self._pictures[index]) for index in chosen.tolist()]
-        most = max(1, *(len(labels) for _, _, labels in varied))
-        boxes, labels_, valid = (
-            np.zeros((size, most, 4), np.float32),
-            np.zeros((size, most), np.int64),
-            np.zeros((size, most), bool),
-        )
-        for row, (_, boxes_xyxy, labels) in enumerate(varied):
-            boxes[row, : len(labels)], labels_[row, : len(labels)], valid[row, : len(labels)] = boxes_xyxy, labels, True
-        targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels_), torch.from_numpy(valid))
-        return np.stack([image for image, _, _ in varied]), targets
-
-    def _draw(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
-        image, truth = random_picture(self._next_seed, *INPUT_WH)
-        self._next_seed += 1
-        labels = truth.labels
-        if self._shuffle_labels:
-            labels = self._rng.integers(len(LABELS), size=len(labels))
-        return image, truth.boxes_xyxy, labels
-
-    def _vary(
-        self, image: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
-        """Mirror at random along both axes (all shapes stay what they are) and exchange the colour channels."""
-        boxes_xyxy = boxes_xyxy.copy()
-        for axis, side in ((1, INPUT_WH[0]), (0, INPUT_WH[1])):
-            if self._rng.random() < 0.5:
-                image = np.flip(image, axis)
-                low = 1 - axis
-                boxes_xyxy[:, [low, low + 2]] = side - boxes_xyxy[:, [low + 2, low]]
-        return image[:, :, self._rng.permutation(3)], boxes_xyxy, labels
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
