@@ -1,12 +1,18 @@
 """Static int8: QDQ around what the CPU provider fuses, uint8 activations, per-channel int8 weights with zero point 0.
 
 The camera's bytes are the first quantised tensor: the input's Cast and QuantizeLinear (scale 1, zero point 0) cancel,
-so the int8 file begins with a DequantizeLinear of the image itself.
+so the int8 file begins with a DequantizeLinear of the image itself, and the device turns all up to the head into NHWC
+integer kernels without a transpose. Two rewrites keep it so when a mean stays in front of a padded convolution:
+
+- ``x - c`` becomes ``x + (-c)``: the provider adds in int8, but does not subtract.
+- a constant per channel is spread over its plane (by an Expand, which the device folds): measured for 224x224 on x86,
+  the addition then takes 0.1 ms, against 0.45 ms for a subtraction in float and 1.5 ms for adding three numbers per
+  pixel, because the kernel handles each run of equal channels by itself.
 """
 
 from __future__ import annotations
 
-import copy
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +21,23 @@ from onnx import numpy_helper
 
 from agent.model.runtime import ort
 from build_models.errors import BuildError
-from build_models.graph.model_io import remove_dead_nodes
+from build_models.graph.model_io import constant_of, remove_dead_nodes
+from build_models.graph.writer import GraphWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from build_models.quantize.ranges import Ranges
 
 # What the CPU provider runs in int8, and what passes int8 through; quantising around others leaves float islands.
 FUSED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid")
-PASSED_THROUGH = ("Relu", "Clip", "MaxPool", "Resize", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
+PASSED_THROUGH = (
+    *("Relu", "Clip", "MaxPool", "Resize", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
+    *("Slice", "Split", "Gather", "DepthToSpace"),
+)
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
+_MOVES_PIXELS = {"Cast", "Transpose", "Gather", "Slice", "Split", "Concat", "SpaceToDepth"}
+_SHORT_RUN = 16  # constants of fewer numbers are spread
 
 
 def body_nodes(model: onnx.ModelProto, raw_outputs: Collection[str]) -> list[onnx.NodeProto]:
@@ -69,15 +81,17 @@ def quantize_static(
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    body = body_nodes(model, raw_outputs)
+    prepared = _with_sums(model)
+    pixels = _pixel_tensors(prepared)
+    body = body_nodes(prepared, raw_outputs)
     chosen = [node.name for node in body if node.op_type in (*FUSED, *PASSED_THROUGH)]
     left = [node for node in body if node.op_type not in (*FUSED, *PASSED_THROUGH)]
     if not any(node.op_type in _WEIGHTED for node in body):
         raise BuildError("expected a convolution or matrix product to quantise, found none in front of the outputs")
-    full = {**ranges, **_pixel_ranges(model)}
+    full = {**ranges, **dict.fromkeys(pixels, (0.0, 255.0))}
     data = {name: (np.float32(min(low, 0.0)), np.float32(max(high, 0.0))) for name, (low, high) in full.items()}
     quantizer = QDQQuantizer(
-        copy.deepcopy(model),
+        prepared,
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
@@ -88,10 +102,14 @@ def quantize_static(
         op_types_to_quantize=[*FUSED, *PASSED_THROUGH],
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
+    casts = _casts(prepared, pixels)
+    for name in casts:  # else what only moves pixels, such as a Transpose, would find its input in float and stay so
+        quantizer.quantize_activation_tensor(name)
     quantizer.quantize_model()
     quantizer.model.topological_sort()  # it appends its nodes at the end
     result: onnx.ModelProto = quantizer.model.model
-    _bind_bytes(result)
+    _bind_bytes(result, casts)
+    _spread_constants(result)
     remove_dead_nodes(result)
     _check_weights(result)
     left_ops = sorted({node.op_type for node in left} - {"Cast", "Constant"})
@@ -110,31 +128,72 @@ def count_kernels(model: onnx.ModelProto, optimised_path: str) -> dict[str, int]
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _pixel_ranges(model: onnx.ModelProto) -> Ranges:
-    """The tensors that still hold the camera's bytes: scale 1 and zero point 0 represent them exactly."""
+def _with_sums(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which the subtraction of a constant is the addition of its negative, which is exactly the same."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    writer = GraphWriter(result, "negative")
+    for node in result.graph.node:
+        value = constant_of(result, node.input[1]) if node.op_type == "Sub" else None
+        if value is not None and value.dtype == np.float32:
+            node.op_type = "Add"
+            node.input[1] = writer.constant(-value, np.float32, node.input[1])
+    return result
+
+
+def _pixel_tensors(model: onnx.ModelProto) -> set[str]:
+    """The tensors that hold the camera's bytes still: scale 1 and zero point 0 represent them exactly."""
     pixels = {"image"}
     for node in model.graph.node:
-        if node.op_type in ("Cast", "Transpose", "Gather", "Slice") and node.input[0] in pixels:
+        moved = node.input if node.op_type == "Concat" else node.input[:1]
+        if node.op_type in _MOVES_PIXELS and pixels.issuperset(moved):
             pixels.update(node.output)
-    return dict.fromkeys(pixels - {"image"}, (0.0, 255.0))
+    return pixels
 
 
-def _bind_bytes(model: onnx.ModelProto) -> None:
-    """Replace image -> Cast -> QuantizeLinear(1, 0) by the image itself."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    casts = {node.output[0] for node in model.graph.node if node.op_type == "Cast" and node.input[0] == "image"}
+def _casts(model: onnx.ModelProto, pixels: Collection[str]) -> dict[str, str]:
+    """Where bytes become float: the float tensor and the uint8 tensor that it is made of."""
+    casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in pixels]
+    return {node.output[0]: node.input[0] for node in casts}
+
+
+def _bind_bytes(model: onnx.ModelProto, casts: Mapping[str, str]) -> None:
+    """Let who reads bytes -> Cast -> QuantizeLinear(1, 0) read the bytes themselves."""
+    quantised = {}
     for node in model.graph.node:
-        if node.op_type != "QuantizeLinear" or node.input[0] not in casts:
-            continue
-        scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
-        if float(scale) != 1.0 or int(zero) != 0:
-            raise BuildError(
-                f"expected the image to be quantised with scale 1 and zero point 0, got {scale} and {zero}"
+        if node.op_type == "QuantizeLinear" and node.input[0] in casts:
+            scale, zero = (constant_of(model, name) for name in node.input[1:3])
+            if scale != 1 or zero != 0:
+                raise BuildError(
+                    f"expected the image to be quantised with scale 1 and zero point 0, got {scale} and {zero}"
+                )
+            quantised[node.output[0]] = casts[node.input[0]]
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = quantised.get(name, name)
+
+
+def _spread_constants(model: onnx.ModelProto) -> None:
+    """Give a short constant operand the shape of the sum or product that it goes into."""
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    dequantised = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    shapes = {
+        value.name: value.type.tensor_type.shape for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    writer = GraphWriter(model, "spread")
+    for node in model.graph.node:
+        for name in node.input if node.op_type in ("Add", "Mul") else ():
+            source = dequantised.get(name)
+            value = constant_of(model, source.input[0]) if source is not None else None
+            if source is None or value is None or not 1 < value.size < _SHORT_RUN or readers[name] > 1:
+                continue
+            shape = [side.dim_value for side in shapes[node.output[0]].dim]
+            source.input[0] = writer.op(
+                "Expand", source.input[0], writer.constant(shape, np.int64, "shape"), name=f"over/{node.name}"
             )
-        for reader in model.graph.node:
-            for index, name in enumerate(reader.input):
-                if name == node.output[0]:
-                    reader.input[index] = "image"
+    nodes = [*writer.nodes, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _check_weights(model: onnx.ModelProto) -> None:
