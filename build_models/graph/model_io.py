@@ -69,11 +69,17 @@ def constant_of(model: onnx.ModelProto, name: str) -> NDArray[Any] | None:
     return None
 
 
+def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, each followed by those of the graphs inside it."""
+    for node in graph.node:
+        yield from _with_inner_nodes(node)
+
+
 def tensor_names(model: onnx.ModelProto) -> set[str]:
     """Every tensor name in use."""
     graph = model.graph
     names = {value.name for value in [*graph.input, *graph.output]} | {tensor.name for tensor in graph.initializer}
-    for node in _all_nodes(graph):
+    for node in every_node(graph):
         names.update(node.input)
         names.update(node.output)
     return names - {""}
@@ -85,7 +91,7 @@ def rename_tensor(model: onnx.ModelProto, old: str, new: str) -> None:
     for named in [*graph.input, *graph.output, *graph.value_info, *graph.initializer]:
         if named.name == old:
             named.name = new
-    for node in _all_nodes(graph):
+    for node in every_node(graph):
         for names in (node.input, node.output):
             for index, name in enumerate(names):
                 if name == old:
@@ -108,7 +114,7 @@ def free_names(model: onnx.ModelProto, wanted: Collection[str]) -> dict[str, str
 
 def remove_unused_initialisers(model: onnx.ModelProto) -> None:
     """Drop initialisers that nothing reads any more; changes ``model``."""
-    used = {name for node in _all_nodes(model.graph) for name in node.input}
+    used = {name for node in every_node(model.graph) for name in node.input}
     used.update(value.name for value in model.graph.output)
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
@@ -240,13 +246,8 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
     return TensorInfo(value.name, dtype, tuple(sides))
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield from _with_inner_nodes(node)
-
-
 def _with_inner_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     yield node
     for attribute in node.attribute:
         for graph in [attribute.g, *attribute.graphs]:
-            yield from _all_nodes(graph)
+            yield from every_node(graph)

@@ -24,6 +24,7 @@ from build_models.errors import BuildError, RecipeError
 from build_models.graph.model_io import (
     constant_of,
     describe,
+    every_node,
     free_names,
     inputs_of,
     remove_dead_nodes,
@@ -105,16 +106,16 @@ def source_input(image_bgr: NDArray[np.uint8], recipe: InputRecipe) -> NDArray[n
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """``x = pixel * factor + shift`` per channel, in the source's channel order, float64 ``[3]``."""
+    """``x = (pixel - offset) * factor`` per channel, in the source's channel order, float64 ``[3]``."""
 
+    offset: NDArray[np.float64]
     factor: NDArray[np.float64]
-    shift: NDArray[np.float64]
     swap: bool
 
     @classmethod
     def of(cls, recipe: InputRecipe) -> _Affine:
         mean, std = np.array(recipe.mean), np.array(recipe.std)
-        return cls(recipe.scale / std, -mean / std, recipe.color == "rgb")
+        return cls(mean / recipe.scale, recipe.scale / std, recipe.color == "rgb")
 
     def to_bgr(self, per_channel: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values in the source's channel order, put into the image's."""
@@ -171,16 +172,16 @@ def _fold(
     inputs = [planes, writer.constant(folded, np.float32, "weights"), *conv.input[2:]]
     padded = _is_padded(conv, input_hw, weights.shape[2:])
     rule: Rule = "folded"
-    if not affine.shift.any():
+    if not affine.offset.any():
         why = "factor and channel order folded into the first convolution; there is no mean"
     elif not padded:
         old_bias = constant_of(model, conv.input[2]) if len(conv.input) > 2 and conv.input[2] else None
-        shift = (weights.sum(axis=(2, 3)) * affine.shift).sum(axis=1)
+        shift = -(folded.sum(axis=(2, 3)) * affine.to_bgr(affine.offset)).sum(axis=1)
         bias = shift if old_bias is None else shift + old_bias
         inputs = [*inputs[:2], writer.constant(bias, np.float32, "bias")]
         why = "factor, channel order and mean folded into the first convolution, which pads nothing"
     else:
-        offset = affine.to_bgr(-affine.shift / affine.factor)[:, None, None]
+        offset = affine.to_bgr(affine.offset)[:, None, None]
         uniform = bool((offset == offset[0]).all())
         inputs[0] = writer.op(
             "Sub", planes, writer.constant(offset[0, 0, 0] if uniform else offset[None], np.float32, "mean"), name="sub"
@@ -200,7 +201,8 @@ def _write_prologue(writer: GraphWriter, pixels: str, recipe: InputRecipe, affin
     if affine.swap:
         order = writer.constant([2, 1, 0], np.int64, "rgb_order")
         tensor = writer.op("Gather", tensor, order, name="rgb", axis=axis)
-    for op_type, values, neutral in (("Mul", affine.factor, 1.0), ("Add", affine.shift, 0.0)):
+    # Subtracting first keeps the digits where a pixel is close to the offset.
+    for op_type, values, neutral in (("Sub", affine.offset, 0.0), ("Mul", affine.factor, 1.0)):
         if (values == neutral).all():
             continue
         # One number for all channels is a scalar: elementwise kernels are fastest with it.
@@ -224,7 +226,7 @@ def _is_padded(conv: onnx.NodeProto, input_hw: tuple[int, int], kernel_hw: tuple
 
 def _only_reader(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto | None:
     """The one node that reads a tensor, once; None when there are others or it is also an output."""
-    readers = [node for node in model.graph.node for name in node.input if name == tensor]
+    readers = [node for node in every_node(model.graph) for name in node.input if name == tensor]
     is_output = any(value.name == tensor for value in model.graph.output)
     return readers[0] if len(readers) == 1 and not is_output else None
 

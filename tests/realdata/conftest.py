@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,25 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real models and pictures (EDGE_AGENT_REALDATA)")
     return folder
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle made from a real model, and the key that devices need for it."""
+
+    bundle: Path
+    public_key: Path
+
+
+@pytest.fixture(scope="session")
+def yolox_bundle(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """yolox-nano, imported with the command that a user would type; takes about half a minute."""
+    from build_models.__main__ import main
+
+    folder = tmp_path_factory.mktemp("yolox")
+    assert main(["keygen", str(folder / "key")]) == 0
+    pictures = realdata / "data-coco-mini" / "images" / "train2017"
+    arguments = ["--family", "yolox", "--labels", "coco", "--calibration", str(pictures)]
+    arguments += ["--key", str(folder / "key.private.pem"), "--out", str(folder / "bundle")]
+    assert main(["import", str(realdata / "det-yolox-nano" / "yolox_nano.onnx"), *arguments]) == 0
+    return Built(folder / "bundle", folder / "key.public.pem")
