@@ -65,7 +65,7 @@ user_mode() {
     echo "make demo worked without python3-venv; expected it to ask for it" >&2; exit 1
   fi
   sed 's/^/    /' "$scratch/output"
-  command=$(sed -n '/^ *sudo /s/sudo //gp' "$scratch/output")
+  command=$(sed -n '/^ *sudo /{s/^ *//; s/sudo //gp}' "$scratch/output")
   [ "$(printf '%s\n' "$command" | wc -l)" = 1 ] && [ -n "$command" ] || { echo "expected one command" >&2; exit 1; }
   home=/root user=root:root folder=/ timed "as root: $command" in_root sh -c "$command"
   timed "make demo as a user" in_root make demo SECONDS=5
