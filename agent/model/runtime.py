@@ -9,9 +9,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-# ONNX Runtime's own errors share no base class but Exception.
-ORT_ERRORS: tuple[type[Exception], ...] = tuple(
-    value for value in vars(_state).values() if isinstance(value, type) and issubclass(value, Exception)
+# ONNX Runtime's own errors share no base class but Exception, and some calls raise a plain RuntimeError instead.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(value for value in vars(_state).values() if isinstance(value, type) and issubclass(value, Exception)),
 )
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}

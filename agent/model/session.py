@@ -113,7 +113,7 @@ def _ort_options(options: SessionOptions) -> ort.SessionOptions:
     result = ort.SessionOptions()
     result.intra_op_num_threads = options.threads
     result.inter_op_num_threads = 1
-    result.log_severity_level = 3  # errors only: they come as exceptions and are told once
+    result.log_severity_level = 4  # errors come as exceptions; in its log they would be told twice
     result.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
     return result
 
