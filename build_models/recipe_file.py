@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from agent.model.manifest import Defaults
 from agent.yaml_document import MAX_BYTES, Document, YamlProblem, parse
 from build_models.errors import RecipeError
-from build_models.recipe import Calibration, InputRecipe, OnnxSource, Quantize, Recipe, TorchSource
-from build_models.source.families import FAMILIES
+from build_models.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,20 +128,28 @@ def _instead(path: tuple[str | int, ...], data: object) -> str:
 
 
 def _section(parents: list[str | int], data: object) -> type[BaseModel]:
-    if not parents:
-        return Recipe
-    name = str(parents[0])
-    values = data.get(name) if isinstance(data, dict) else None
-    chosen = values if isinstance(values, dict) else {}
-    sections: dict[str, type[BaseModel]] = {
-        "source": TorchSource if chosen.get("kind") == "torch" else OnnxSource,
-        "output": FAMILIES.get(str(chosen.get("family")), Recipe),
-        "input": InputRecipe,
-        "defaults": Defaults,
-        "calibration": Calibration,
-        "quantize": Quantize,
-    }
-    return sections[name]
+    """The model that checks the part of the data at ``parents``; of a union, the branch that the data choose."""
+    model: type[BaseModel] = Recipe
+    for part in parents:
+        data = data[part] if isinstance(data, dict | list) else None  # type: ignore[index] # a path that exists
+        branches = _models_in(model.model_fields[part].annotation) if isinstance(part, str) else [model]
+        model = next((branch for branch in branches if _is_chosen(branch, data)), branches[0])
+    return model
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _is_chosen(model: type[BaseModel], data: object) -> bool:
+    """Whether the data's ``kind`` or ``family`` is the one this branch is for."""
+    for key in {"kind", "family"} & model.model_fields.keys():
+        chosen = data.get(key) if isinstance(data, dict) else None
+        if chosen not in typing.get_args(model.model_fields[key].annotation):
+            return False
+    return True
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:
