@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,7 @@ _REFRESH_S = 10.0
 class ClockSync:
     """Asks the system at most every ten seconds; callable from any thread."""
 
-    def __init__(
-        self, ask: Callable[[], bool] | None = None, monotonic_s: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, monotonic_s: Callable[[], float], ask: Callable[[], bool] | None = None) -> None:
         self._ask = ask or _ask_system
         self._monotonic_s = monotonic_s
         self._asked_at_s = float("-inf")

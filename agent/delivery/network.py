@@ -140,7 +140,7 @@ class Network:
 
     def _connect_with(self, version: str) -> Connection:
         will = Message(self._status_topic, STATUS_OFFLINE, qos=1, retain=True)
-        connection = Connection(self._config, self._client_id, will, version, self._waker, self._monotonic)
+        connection = Connection(self._config, self._client_id, will, version, self._waker, self._monotonic_s)
         timeout_s = min(_CONNACK_TIMEOUT_S, 2.0 * self._config.keepalive_s)
         try:
             connection.await_established(timeout_s, give_up=lambda: self._stop_began_s is not None)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from agent.delivery.events import Event, Gap
 from agent.delivery.losses import Losses
-from agent.delivery.outbox_file import REASON_DAMAGED, REASON_FULL, OutboxFile
+from agent.delivery.outbox_file import REASON_DAMAGED, REASON_FULL, OutboxFile, is_full
 from agent.delivery.outbox_folder import OutboxFolder
 from agent.delivery.rows import RamRows, Row
 
@@ -85,8 +85,13 @@ class Outbox:
         self._losses = Losses(clock.monotonic_s)
         self._dead = 0
         self._degraded: str | None = None
-        self._retry_at_s = float("-inf")
+        self._must_reopen = False
         self._use_disk()
+        if self._degraded is None:
+            self._retry_at_s = float("-inf")  # the first trouble is looked into at once, later ones every few seconds
+        else:
+            # The file's numbers cannot be read: count from where none of them is, later than any if the clock is right.
+            self._seq = (clock.unix_ms() << 20) + secrets.randbits(19)
 
     @property
     def degraded(self) -> str | None:
@@ -133,10 +138,14 @@ class Outbox:
     def delete(self, seqs: Collection[int]) -> None:
         """Forget delivered rows; they are not handed out again even while the disk refuses."""
         with self._lock:
-            self._ram.delete(seqs)
-            if self._file is not None:
-                self._undeleted.update(seqs)
-                self._delete_from_file(self._file)
+            self._undeleted |= self._ram.delete(seqs)
+            if self._file is not None and self._undeleted:
+                try:
+                    self._file.delete(self._undeleted)
+                except sqlite3.Error as err:
+                    self._fail(err)
+                else:
+                    self._undeleted.clear()
         self._work.set()
 
     def bury(self, row: Row, reason: str) -> None:
@@ -217,38 +226,31 @@ class Outbox:
                 return
         self._losses.add(_REASON_UNAVAILABLE, self._ram.insert(row))
 
-    def _delete_from_file(self, file: OutboxFile) -> None:
-        try:
-            file.delete(self._undeleted)
-        except sqlite3.Error as err:
-            self._fail(err)
-        else:
-            self._undeleted.clear()
-
     def _pending(self) -> int:
         on_disk = len(self._file) - len(self._undeleted) if self._file is not None else 0
         return len(self._ram) + max(on_disk, 0)
 
     def _fail(self, err: Exception) -> None:
-        """Note trouble with the disk; the maintaining thread reopens."""
+        """Note trouble with the disk; the maintaining thread sees to it."""
         if self._degraded is None:
             _log.error("outbox %s: %s; events are kept in memory until the disk works again", self._path, err)
         self._degraded = str(err)
+        self._must_reopen = self._must_reopen or not is_full(err)
         self._work.set()
 
     def _use_disk(self) -> None:
-        """Open the file anew and move to it what is in memory; on trouble note why and try again later."""
+        """Have a sound file open and move to it what is in memory; on trouble note why and try again later."""
         was = self._degraded
         self._retry_at_s = self._clock.monotonic_s() + _RETRY_S
         try:
             if was is not None:
-                self._close_file()
                 self._folder.ballast.give_back()
-            opened = self._folder.open()
-            with self._lock:
-                self._adopt(opened.file, opened.clean_end, damaged=opened.damaged)
-            self._flush_ram(opened.file)
-            self._folder.ballast.keep()
+            file = self._file
+            if file is None or self._must_reopen:
+                file = self._reopen()
+            else:
+                file.checkpoint()  # a full disk can still be read, and its log used again from the start
+            self._flush_ram(file)
         except (OSError, sqlite3.Error) as err:
             with self._lock:
                 self._fail(err)
@@ -256,11 +258,16 @@ class Outbox:
         if was is not None:
             _log.warning("outbox %s: on disk again, after: %s", self._path, was)
 
-    def _close_file(self) -> None:
+    def _reopen(self) -> OutboxFile:
         with self._lock:
             file, self._file = self._file, None
         if file is not None:
             file.close()
+        opened = self._folder.open()
+        with self._lock:
+            self._adopt(opened.file, opened.clean_end, damaged=opened.damaged)
+        self._must_reopen = False
+        return opened.file
 
     def _adopt(self, file: OutboxFile, clean_end: tuple[str, int] | None, *, damaged: bool) -> None:
         self._file = file
@@ -272,12 +279,13 @@ class Outbox:
         if damaged:
             self._losses.add_unknown(REASON_DAMAGED)
         self._losses.recall(file.losses())
-        if self._undeleted:
-            self._delete_from_file(file)
 
     def _flush_ram(self, file: OutboxFile) -> None:
         while True:
             with self._lock:
+                if self._undeleted:
+                    file.delete(self._undeleted)
+                    self._undeleted.clear()
                 for row in self._ram.batch(0, _FLUSH_ROWS):
                     self._losses.add(REASON_FULL, file.insert(row, self._handed_out))
                     self._ram.delete([row.seq])

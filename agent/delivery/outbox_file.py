@@ -160,7 +160,7 @@ class OutboxFile:
 
     def is_at_cap(self, err: sqlite3.Error) -> bool:
         """True if our own bound refused the write; a full disk gives the same message."""
-        if "database or disk is full" not in str(err):  # Python 3.10 has no error codes
+        if not is_full(err):
             return False
         return int(self._one("PRAGMA page_count")) + _SLACK_PAGES >= int(self._one("PRAGMA max_page_count"))
 
@@ -172,8 +172,12 @@ class OutboxFile:
         """
         os.fsync(self._log_fd)
         if self._commits >= _COMMITS_PER_CHECKPOINT:
-            self._commits = 0
-            self._syncer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Fold the log into the database, so that the log is used again from its start; waits for the disk."""
+        self._commits = 0
+        self._syncer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def close(self) -> None:
         """Close the file; the last connection folds the log in and removes it."""
@@ -256,6 +260,11 @@ class OutboxFile:
     def _one(self, sql: str) -> int | str:
         value: int | str = self._db.execute(sql).fetchone()[0]
         return value
+
+
+def is_full(err: Exception) -> bool:
+    """True for SQLITE_FULL, of the disk or of the file's own bound (Python 3.10 has no error codes)."""
+    return "database or disk is full" in str(err)
 
 
 class _Transaction:

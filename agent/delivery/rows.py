@@ -60,12 +60,15 @@ class RamRows:
         rows = [row for rows in self._by_rank for row in rows.values() if row.seq > after_seq]
         return sorted(rows, key=lambda row: row.seq)[:limit]
 
-    def delete(self, seqs: Collection[int]) -> None:
-        """Forget these rows; unknown ones are ignored."""
+    def delete(self, seqs: Collection[int]) -> set[int]:
+        """Forget these rows; returns those that are not here."""
+        unknown = set(seqs)
         for rows in self._by_rank:
-            for seq in seqs:
+            for seq in seqs if rows else ():
                 if (row := rows.pop(seq, None)) is not None:
                     self._bytes -= _size(row)
+                    unknown.discard(seq)
+        return unknown
 
 
 def _size(row: Row) -> int:
