@@ -1,6 +1,7 @@
 """Activation ranges: the least and greatest value of every float tensor over the calibration pictures.
 
-The graph is tapped with ReduceMin and ReduceMax, so a picture costs two numbers per tensor and nothing is kept.
+The graph is tapped with ReduceMin, ReduceMax and ReduceSum, so a picture costs three numbers per tensor and nothing is
+kept. The sum is there for what is no number: least and greatest pass over most of those.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from build_models.errors import BuildError
 from build_models.graph.model_io import open_session
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Ranges = dict[str, tuple[float, float]]
+_TAPS = ("ReduceMin", "ReduceMax", "ReduceSum")
 
 
 def collect_ranges(
@@ -32,6 +35,7 @@ def collect_ranges(
         input_images: uint8 ``[H, W, 3]``; consumed one by one.
 
     Raises:
+        BuildError: a tensor holds values that are not finite.
         ValueError: there was no picture.
     """
     names = sorted(tensors)
@@ -41,7 +45,13 @@ def collect_ranges(
     greatest = np.full(len(names), -np.inf)
     count = 0
     for image in input_images:
-        values = np.array(session.run(outputs, {"image": image[None]}), np.float64).reshape(len(names), 2)
+        values = np.array(session.run(outputs, {"image": image[None]}), np.float64).reshape(len(names), len(_TAPS))
+        broken = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
+        if broken:
+            raise BuildError(
+                f"tensor {names[broken[0]]} (and {len(broken) - 1} more) has values that are not finite on a "
+                "calibration picture; look for a division by zero, a logarithm or an overflow there"
+            )
         np.minimum(least, values[:, 0], out=least)
         np.maximum(greatest, values[:, 1], out=greatest)
         count += 1
@@ -55,7 +65,7 @@ def _tapped(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
     for index, name in enumerate(names):
-        for op_type in ("ReduceMin", "ReduceMax"):
+        for op_type in _TAPS:
             output = f"range/{op_type}/{index}"
             tapped.graph.node.append(helper.make_node(op_type, [name], [output], keepdims=0))
             tapped.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))

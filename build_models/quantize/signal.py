@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
-from build_models.graph.model_io import open_session
+from build_models.graph.model_io import open_session, with_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import onnx
     from numpy.typing import NDArray
 
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
@@ -45,8 +45,8 @@ def layer_signals(
         name = f"{tensor}_DequantizeLinear_Output"
         if name in dequantised:
             pairs.append((node, tensor, name))
-    float_session = open_session(_with_outputs(float_model, [tensor for _, tensor, _ in pairs]), optimise=False)
-    int8_session = open_session(_with_outputs(int8_model, [name for _, _, name in pairs]), optimise=False)
+    float_session = open_session(with_outputs(float_model, [tensor for _, tensor, _ in pairs]))
+    int8_session = open_session(with_outputs(int8_model, [name for _, _, name in pairs]))
     power = np.zeros(len(pairs))
     noise = np.zeros(len(pairs))
     for image in input_images:
@@ -76,11 +76,3 @@ def _layer_outputs(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, str]]:
             fused = len(after) == 1 and after[0].op_type in ("Relu", "Clip")
             result.append((node, after[0].output[0] if fused else node.output[0]))
     return result
-
-
-def _with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    del tapped.graph.output[:]
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return tapped
