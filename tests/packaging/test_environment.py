@@ -100,6 +100,7 @@ def test_changed_inputs_and_more_extras_are_installed_in_place(setup: Setup) -> 
     setup.make("full")
     (setup.folder.parent / "pyproject.toml").write_text("two", encoding="utf-8")
     setup.make()
+    setup.make("full")
     assert (setup.folder / "kept").exists()
     assert setup.pip_extras == [["demo"], ["demo", "dev", "torch"], ["demo", "dev", "torch"]]
 
