@@ -99,7 +99,7 @@ class ObjectWatcher:
             )
         ]
         events = [self._event(change, ref) for change in changes]
-        present = Counter(self._labels[label] for label in self._tracker.present())
+        present = Counter(name_of(self._labels, label) for label in self._tracker.present())
         return Sighting(objects=objects, present=present, events=events, detections=detections)
 
     def finish(self) -> Sequence[Event]:
@@ -152,16 +152,18 @@ def _thresholds(manifest: Manifest, config: AgentConfig) -> Thresholds:
         defaults.score_threshold if chosen.score_threshold is None else chosen.score_threshold,
         defaults.iou_threshold if chosen.iou_threshold is None else chosen.iou_threshold,
         chosen.max_detections or defaults.max_detections,
-        None if chosen.labels is None else frozenset(_class_id(manifest, label) for label in chosen.labels),
+        None if chosen.labels is None else _class_ids(manifest, chosen.labels),
     )
 
 
-def _class_id(manifest: Manifest, label: str) -> int:
-    if label not in manifest.labels:
-        close = difflib.get_close_matches(label, manifest.labels, n=1)
-        advice = f"did you mean {close[0]!r}?" if close else "`edge-agent model inspect` lists its labels"
-        raise ConfigError(f"detect.labels: bundle {manifest.name} has no label {label!r}; {advice}")
-    return manifest.labels.index(label)
+def _class_ids(manifest: Manifest, chosen: Sequence[str]) -> frozenset[int]:
+    """The class ids with the chosen labels; two classes may have one label, a crane is a bird or a machine."""
+    for label in chosen:
+        if label not in manifest.labels:
+            close = difflib.get_close_matches(label, manifest.labels, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else "`edge-agent model inspect` lists its labels"
+            raise ConfigError(f"detect.labels: bundle {manifest.name} has no label {label!r}; {advice}")
+    return frozenset(class_id for class_id, label in enumerate(manifest.labels) if label in chosen)
 
 
 def _track_rules(config: TrackingConfig) -> TrackRules:

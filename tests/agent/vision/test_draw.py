@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from agent.vision.detections import Detections
+from agent.vision.draw import color_of, draw_caption, draw_detections
+
+LABELS = ["cat", "dog"]
+
+
+def detections(*boxes: tuple[float, float, float, float], label: int = 0) -> Detections:
+    count = len(boxes)
+    return Detections(np.array(boxes, np.float32), np.full(count, 0.87, np.float32), np.full(count, label, np.int64))
+
+
+def test_drawing_changes_a_copy_where_the_box_is() -> None:
+    image = np.zeros((120, 160, 3), np.uint8)
+    image.flags.writeable = False
+    drawn = draw_detections(image, detections((40, 50, 100, 90)), LABELS)
+    assert not image.any()
+    assert tuple(drawn[70, 40].tolist()) == color_of(0)
+    assert tuple(drawn[90, 70].tolist()) == color_of(0)
+    assert not drawn[60:85, 50:95].any(), "what is inside stays visible"
+    assert drawn[30:50, 40:90].any(), "the label stands above the box"
+
+
+def test_without_detections_the_picture_stays_as_it_is() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (50, 60, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(draw_detections(image, Detections.empty(), LABELS), image)
+
+
+@pytest.mark.parametrize("label", [0, 1, 5])
+@pytest.mark.parametrize("shape", [(120, 160, 3), (8, 8, 3), (1, 1, 3), (1080, 1920, 3)])
+def test_boxes_anywhere_and_pictures_of_any_size_can_be_drawn(shape: tuple[int, int, int], label: int) -> None:
+    image = np.zeros(shape, np.uint8)
+    everywhere = [(0, 0, 5, 5), (shape[1] - 5, shape[0] - 5, shape[1], shape[0]), (0, 0, shape[1], shape[0])]
+    drawn = draw_detections(image, detections(*everywhere, label=label), LABELS)
+    assert drawn.shape == shape
+    assert drawn.any()
+
+
+def test_a_label_at_the_edge_is_moved_inside() -> None:
+    at_edge = draw_detections(np.zeros((120, 160, 3), np.uint8), detections((158, 0, 160, 2)), LABELS)
+    assert (at_edge[2:10] != 0).any(axis=(0, 2)).sum() > 30, "it is wide, though two pixels are right of the box"
+
+
+def test_a_caption_stands_at_the_top_left() -> None:
+    image = np.full((120, 400, 3), 255, np.uint8)
+    drawn = draw_caption(image, "12 fps")
+    assert (drawn[:10, :20] != 255).any()
+    assert (drawn[60:] == 255).all()
+    assert (image == 255).all()
+
+
+def test_neighbouring_classes_have_different_colours() -> None:
+    colors = [np.array(color_of(label)) for label in range(20)]
+    assert all(np.abs(one - other).sum() > 100 for one, other in itertools.pairwise(colors))
+    assert color_of(3) == color_of(3)
