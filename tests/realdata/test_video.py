@@ -134,7 +134,7 @@ def person_scores(model: Path, video: Path) -> list[float]:
     """The best person score of each frame, by the source model."""
     session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     capture = cv2.VideoCapture(str(video))
-    scores = []
+    scores: list[float] = []
     while True:
         success, frame = capture.read()
         if not success:
