@@ -50,15 +50,6 @@ def test_the_demo_is_in_the_wheel(wheel_names: set[str]) -> None:
     assert {"yaml", "pem", "onnx", "npz"} <= suffixes
 
 
-def test_all_files_of_the_demo_bundle_are_in_the_wheel(
-    wheel_names: set[str], checkout: Path, project_files: list[Path]
-) -> None:
-    bundle = checkout / "agent" / "demo" / "bundle"
-    names = {file.relative_to(checkout).as_posix() for file in project_files if bundle in file.parents}
-    assert names
-    assert names - wheel_names == set()
-
-
 def test_nothing_else_is_in_the_wheel(wheel_names: set[str]) -> None:
     tops = {name.partition("/")[0] for name in wheel_names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"agent", "build_models"}
