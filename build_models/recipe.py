@@ -34,6 +34,7 @@ def _number(value: object) -> object:
     return value
 
 
+CALLABLE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_below_base)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
@@ -47,7 +48,7 @@ class TorchSource(Record):
     """A torch module, made by a callable."""
 
     kind: Literal["torch"]
-    callable: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = Field(
+    callable: Annotated[str, Field(pattern=CALLABLE)] = Field(
         description='"module:function" that returns the torch.nn.Module'
     )
     kwargs: dict[str, Any] = Field({}, description="arguments of the callable")
@@ -123,6 +124,9 @@ class Recipe(Record):
     defaults: Defaults = Defaults()
     calibration: Calibration | None = None
     quantize: Quantize = Quantize()
+    evaluation: Annotated[str, Field(pattern=CALLABLE)] | None = Field(
+        None, description='"module:function" that measures the packed files for the report; see evaluation.py'
+    )
     licence: str | None = Field(None, description="licence of the source model, for the manifest")
     annotations: dict[str, Any] = Field({}, description="free map for the manifest")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
+
+from build_models.report_page import page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from build_models.evaluation import Evaluation
     from build_models.pipeline import Candidate
     from build_models.recipe import Recipe
 
@@ -20,8 +24,9 @@ def collect(
     candidates: Sequence[Candidate],
     sizes_bytes: Mapping[str, int],
     stages: Mapping[str, Mapping[str, Any]],
+    evaluation: Evaluation | None = None,
 ) -> dict[str, Any]:
-    """All facts of a build as plain JSON data."""
+    """All facts of a build as plain JSON data, pictures of the evaluation in base64."""
     return {
         "schema": 1,
         "name": recipe.name,
@@ -42,9 +47,34 @@ def collect(
             for each in candidates
         ],
         "stages": {name: dict(told) for name, told in stages.items()},
+        "evaluation": _plain(evaluation) if evaluation else None,
     }
 
 
 def write(content: Mapping[str, Any], folder: Path) -> None:
-    """Write ``report.json`` and ``report.html``."""
-    (folder / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    """Write ``report.json``, without the pictures' bytes, and ``report.html``."""
+    bare = {**content, "evaluation": _without_bytes(content.get("evaluation"))}
+    (folder / "report.json").write_text(json.dumps(bare, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(page(content), encoding="utf-8")
+
+
+def _plain(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "title": evaluation.title,
+        "tables": [
+            {"title": each.title, "columns": list(each.columns), "rows": [list(row) for row in each.rows]}
+            for each in evaluation.tables
+        ],
+        "pictures": [
+            {"title": each.title, "mime": each.mime, "base64": base64.b64encode(each.data).decode()}
+            for each in evaluation.sheets
+        ],
+    }
+
+
+def _without_bytes(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Programs have no use for a picture twice; the page holds it."""
+    if evaluation is None:
+        return None
+    pictures = [{"title": each["title"], "mime": each["mime"]} for each in evaluation["pictures"]]
+    return {**evaluation, "pictures": pictures}

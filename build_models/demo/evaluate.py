@@ -53,7 +53,7 @@ def evaluate(
         The table of average precision at IoU 0.5, and a contact sheet, uint8 BGR.
     """
     images, truths = zip(*(random_picture(seed + number) for number in range(pictures)), strict=True)
-    found = [detect(image) for image in tqdm(images, desc="evaluate", unit="picture")]
+    found = [detect(image) for image in tqdm(images, desc="evaluate", unit="picture", disable=None)]
     table = precision_table(found, truths, LABELS)
     return table, contact_sheet(images[:20], [truth.boxes_xyxy for truth in truths[:20]], found[:20])
 
@@ -77,12 +77,12 @@ def contact_sheet(
     return np.vstack([np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)])
 
 
-def of_bundle(runners: Mapping[str, Runner]) -> Evaluation:
+def of_bundle(runners: Mapping[str, Runner], pictures: int = PICTURES) -> Evaluation:
     """The demo recipe's evaluation: a table per file of the bundle, and the first one's contact sheet."""
     tables: list[Table] = []
     sheets: list[Sheet] = []
     for name, run in runners.items():
-        rows, sheet_bgr = evaluate(partial(_detect, run))
+        rows, sheet_bgr = evaluate(partial(_detect, run), pictures)
         sizes = list(dict.fromkeys(row.size for row in rows))
         cells = {(row.label, row.size): "-" if row.ap is None else f"{row.ap:.3f}" for row in rows}
         counts = ("objects", *(str(next(row.objects for row in rows if row.size == size)) for size in sizes))
@@ -90,9 +90,9 @@ def of_bundle(runners: Mapping[str, Runner]) -> Evaluation:
         columns = ("class", *(size if size == "all" else f"{size} px" for size in sizes))
         tables.append(Table(f"{name}: mAP50 {mean_precision(rows):.3f}", columns, (*of_classes, counts)))
         if not sheets:
-            jpeg = cv2.imencode(".jpg", sheet_bgr, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-            sheets.append(Sheet(f"{name}: the truth in white, detections over {SHOWN_SCORE}", "image/jpeg", jpeg))
-    return Evaluation(f"Average precision on {PICTURES} held-out pictures", tuple(tables), tuple(sheets))
+            webp = cv2.imencode(".webp", sheet_bgr, [cv2.IMWRITE_WEBP_QUALITY, 75])[1].tobytes()
+            sheets.append(Sheet(f"{name}: the truth in white, detections over {SHOWN_SCORE}", "image/webp", webp))
+    return Evaluation(f"Average precision on {pictures} held-out pictures", tuple(tables), tuple(sheets))
 
 
 def table_text(table: Sequence[Row]) -> str:
