@@ -24,6 +24,7 @@ from agent.model.variants import this_device, why_not
 from build_models import report
 from build_models.benchmark import Contender, compare_latency
 from build_models.errors import RecipeError
+from build_models.evaluation import run_evaluation, runner
 from build_models.graph.canonical_output import canonical_output
 from build_models.graph.model_io import open_session
 from build_models.graph.native_input import native_input, source_input
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agent.model.manifest import InputSpec
+    from build_models.evaluation import Evaluation
     from build_models.graph.canonical_output import CanonicalReport
     from build_models.pictures import PictureSet
     from build_models.progress import Progress
@@ -90,6 +92,7 @@ class Workpiece:
     head: CanonicalReport | None = None  # canonical output
     pictures: PictureSet | None = None  # pictures
     candidates: tuple[Candidate, ...] = ()  # quantise; verify and benchmark may refuse them
+    evaluation: Evaluation | None = None  # evaluate
     reports: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # every stage
 
 
@@ -265,10 +268,27 @@ def _benchmark(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[st
     return dataclasses.replace(piece, candidates=tuple(judged)), {"said": f"{said} ({told['threads']} threads)", **told}
 
 
+def _evaluate(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
+    """The recipe's own measurement of the files that will be packed."""
+    if piece.recipe.evaluation is None:
+        return piece, {"said": "none in the recipe"}
+    runners = {
+        each.variant.id: runner(_open(piece, each), each.variant.input)
+        for each in piece.candidates
+        if each.refused is None
+    }
+    evaluation = run_evaluation(piece.recipe.evaluation, runners)
+    return dataclasses.replace(piece, evaluation=evaluation), {
+        "said": "; ".join(table.title for table in evaluation.tables)
+    }
+
+
 def _report(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
     """What happened, for programs and for people."""
     sizes = {each.variant.id: (piece.folder / each.variant.file).stat().st_size for each in piece.candidates}
-    content = report.collect(piece.recipe, _provenance(piece), _cpu_name(), piece.candidates, sizes, piece.reports)
+    content = report.collect(
+        piece.recipe, _provenance(piece), _cpu_name(), piece.candidates, sizes, piece.reports, piece.evaluation
+    )
     report.write(content, piece.folder / "report")
     return piece, {"said": "report.html, report.json"}
 
@@ -283,6 +303,7 @@ STAGES: Sequence[tuple[str, Stage]] = (
     ("quantise", _quantise),
     ("verify", _verify),
     ("benchmark", _benchmark),
+    ("evaluate", _evaluate),
     ("report", _report),
 )
 
