@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _RECONNECT_FIRST_S, _RECONNECT_MOST_S = 0.5, 60.0
 _CONNACK_TIMEOUT_S = 10.0
 _IDLE_S = 1.0
+_BRIEF_S, _BRIEF_IN_A_ROW = 3.0, 5  # signs of two clients with one name that take the session from each other
 _PACKET_OVERHEAD_BYTES = 16  # of a PUBLISH beside topic and payload
 _FLUSH_SHARE, _FAREWELL_SHARE = 0.75, 0.9  # of the time to stop: until then flush; until then say offline
 
@@ -73,6 +74,7 @@ class Network:
         self._stop_timeout_s = 0.0
         self._online_since_s: float | None = None
         self._trouble: str | None = None
+        self._brief_connections = 0
         self.connections = 0
 
     @property
@@ -97,6 +99,7 @@ class Network:
         """Send what can be sent, say offline, disconnect; always returns in time."""
         self._stop_timeout_s = timeout_s
         self._stop_began_s = self._monotonic_s()
+        self._retained.hurry()
         self._waker.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -206,7 +209,15 @@ class Network:
         """Close; returns for how many seconds the connection was of use."""
         connection.close(politely=False)
         since_s, self._online_since_s = self._online_since_s, None
-        return 0.0 if since_s is None else self._monotonic_s() - since_s
+        lasted_s = 0.0 if since_s is None else self._monotonic_s() - since_s
+        self._brief_connections = self._brief_connections + 1 if lasted_s < _BRIEF_S else 0
+        if self._brief_connections == _BRIEF_IN_A_ROW:
+            _log.warning(
+                "mqtt: %d connections ended within seconds; if another client is named %s, give each device its own node",
+                self._brief_connections,
+                self._client_id,
+            )
+        return lasted_s
 
     def _note_trouble(self, trouble: str) -> None:
         level = logging.DEBUG if trouble == self._trouble or self._stop_began_s is not None else logging.WARNING

@@ -33,6 +33,11 @@ class RetainedTopics:
         with self._lock:
             self._due_at_s = dict.fromkeys(self._latest, 0.0)
 
+    def hurry(self) -> None:
+        """The end is near: what waits for its turn is due now."""
+        with self._lock:
+            self._due_at_s = dict.fromkeys(self._due_at_s, 0.0)
+
     def due(self) -> list[tuple[str, bytes]]:
         """Topics and payloads to publish now."""
         if not self._due_at_s:
