@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where messages come from: the boot of the device (its kernel's boot id) and the model that runs."""
+    """Where messages come from: this run of the agent (object ids begin anew with each) and the model that runs."""
 
     boot: str
     model: ModelRef
