@@ -32,7 +32,7 @@ def make_camera(config: CameraConfig, clock: Clock) -> Camera:
 class Capture:
     """One camera's thread.
 
-    ``start`` once, ``stop`` once, from the supervisor's thread; everything else may be read from any thread. A failing
+    ``start`` once, then ``stop``, from the supervisor's thread; everything else may be read from any thread. A failing
     camera (CameraError) is reopened for ever; anything else ends the thread and is left in ``failure``. However the
     thread ends, the mailbox is told that the camera has finished.
 
@@ -68,7 +68,7 @@ class Capture:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """End the thread; False when it still hangs in the camera after the timeout."""
+        """End the thread; False when it still hangs in the camera after the timeout: call again to wait longer."""
         self._stopping = True
         self._clock.interrupt()
         self._mailbox.finish(self._config.id)
@@ -94,7 +94,6 @@ class Capture:
             self._capture_until_the_end()
         except EdgeAgentError as err:
             self._fail(err)
-            _log.error("camera %s: %s", self._config.id, err)
         except Exception as err:  # noqa: BLE001 the thread's outermost frame: logged, and handed to the supervisor
             self._fail(err)
             _log.exception("camera %s: capture ends on a bug", self._config.id)
