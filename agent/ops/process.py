@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 
+_MACHINE_ID = re.compile("[0-9a-f]{32}")  # machine-id(5); on a first boot the file says "uninitialized"
 _STARTTIME_FIELD = 22  # proc(5): of /proc/<pid>/stat, in clock ticks since boot
 
 
@@ -27,5 +29,6 @@ def node_name(machine_id_path: Path = Path("/etc/machine-id"), host_name: str | 
         identity = machine_id_path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         identity = ""
-    identity = identity or host_name or os.uname().nodename
+    if not _MACHINE_ID.fullmatch(identity):
+        identity = host_name or os.uname().nodename
     return "edge-" + hashlib.sha256(f"edge-agent node {identity}".encode()).hexdigest()[:10]
