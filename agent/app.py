@@ -11,7 +11,10 @@ import random
 import secrets
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import cv2
 
 from agent import __version__
 from agent.camera.capture import Capture, make_camera
@@ -34,13 +37,13 @@ from agent.tasks import make_watcher
 from agent.vision.resize import Resizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from agent.config import AgentConfig, RuntimeConfig
     from agent.config_file import LoadedConfig
     from agent.delivery.protocol import Publisher
     from agent.frame import Frame
-    from agent.tasks import Sighting
+    from agent.tasks import Sighting, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +77,19 @@ class App:
             ConfigError: the config names something that is not there, or another agent uses this state folder.
             BundleError, FatalError: as `activate` raises them.
         """
+        cv2.setNumThreads(1)  # OpenCV's own pool would fight ONNX Runtime's for the same cores
         config = self.config = loaded.config
         self._loaded = loaded
         self.node = node_name() if config.node == "auto" else config.node
-        self.model = activate_model(config)
+        with self._blaming("model"):
+            self.model = activate_model(config)
+        with self._blaming("detect.labels"):
+            watchers = {camera.id: make_watcher(self.model.bundle.manifest, config) for camera in config.cameras}
         self._outbox: Outbox | None = None
-        self.publisher = self._make_publisher(dry_run=dry_run)
-        self.mailbox = Mailbox(camera.id for camera in config.cameras)
-        self.pipeline = make_pipeline(config, self.model, self.mailbox, self.publisher)
+        with self._blaming("state_dir"):
+            self.publisher = self._make_publisher(dry_run=dry_run)
+        self.mailbox = Mailbox(watchers)
+        self.pipeline = make_pipeline(config, self.model, watchers, self.mailbox, self.publisher)
         self.captures = {camera.id: self._make_capture(index) for index, camera in enumerate(config.cameras)}
         self._failure: Exception | None = None
         self._started = False
@@ -113,7 +121,7 @@ class App:
             self._tell_first_result()
             self._publish_camera_health()
             if time.monotonic() >= self._telemetry_due_s:
-                self._telemetry_due_s += self.config.mqtt.telemetry_interval_s
+                self._telemetry_due_s = time.monotonic() + self.config.mqtt.telemetry_interval_s
                 self.publisher.publish_telemetry(self.telemetry())
             each_turn()
         self._raise_failures()
@@ -122,10 +130,7 @@ class App:
     def stop(self) -> None:
         """Sources first, sinks last; flush for at most 5 s. Harmless when `start` was not reached."""
         if self._started:
-            for capture in self.captures.values():
-                capture.stop(_JOIN_TIMEOUT_S)
-            self.pipeline.stop()
-            self._thread.join(_JOIN_TIMEOUT_S)
+            self._stop_frames()
             self._publish_camera_health()
         if not self.publisher.stop(STOP_TIMEOUT_S):
             log.warning("the broker has not taken all events; the rest waits for the next start")
@@ -144,10 +149,9 @@ class App:
         for index, config in enumerate(self.config.cameras):
             camera = make_camera(config, SystemClock())
             try:
-                camera.open()
+                with self._blaming(f"cameras.{index}.source"):
+                    camera.open()
                 frame = camera.read()
-            except ConfigError as err:
-                raise self._placed(index, err) from err
             finally:
                 camera.close()
             if frame is None:
@@ -193,6 +197,18 @@ class App:
         camera, clock = self.config.cameras[index], SystemClock()
         return Capture(camera, make_camera(camera, clock), self.mailbox, clock, random.Random())  # noqa: S311 - jitter
 
+    def _stop_frames(self) -> None:
+        """End captures and pipeline; what hangs is left behind, it ends with the process."""
+        until_s = time.monotonic() + _JOIN_TIMEOUT_S
+        for capture in self.captures.values():
+            capture.stop(0.0)  # all of them are told before one is waited for: several that hang do not add up
+        self.pipeline.stop()
+        self._thread.join(_JOIN_TIMEOUT_S)
+        hanging = [] if not self._thread.is_alive() else ["inference"]
+        hanging += [id_ for id_, capture in self.captures.items() if not capture.stop(until_s - time.monotonic())]
+        if hanging:
+            log.warning("left behind, still busy after %g s: %s", _JOIN_TIMEOUT_S, ", ".join(hanging))
+
     def _run_pipeline(self) -> None:
         try:
             self.pipeline.run()
@@ -205,15 +221,20 @@ class App:
     def _raise_failures(self) -> None:
         for index, capture in enumerate(self.captures.values()):
             if isinstance(capture.failure, ConfigError):
-                raise self._placed(index, capture.failure) from capture.failure
+                with self._blaming(f"cameras.{index}.source"):
+                    raise capture.failure
             if capture.failure is not None:
                 raise FatalError(f"camera {self.config.cameras[index].id}: {capture.failure}") from capture.failure
         if self._failure is not None:
             raise self._failure
 
-    def _placed(self, index: int, err: ConfigError) -> ConfigError:
-        """The error with the place of the camera's source in the configuration."""
-        return ConfigError(f"{self._loaded.locate(f'cameras.{index}.source')}: cameras[{index}].source: {err}")
+    @contextmanager
+    def _blaming(self, key_path: str) -> Iterator[None]:
+        """Tell a ConfigError with the place of the configuration's key that causes it."""
+        try:
+            yield
+        except ConfigError as err:
+            raise ConfigError(f"{self._loaded.locate(key_path)}: {key_path}: {err}") from err
 
     def _tell_first_result(self) -> None:
         first_s = self.pipeline.first_result_s
@@ -260,14 +281,15 @@ def origin_of(model: ActiveModel) -> Origin:
     return Origin(secrets.token_hex(4), ModelRef(manifest.name, manifest.version, model.variant.id))
 
 
-def make_pipeline(config: AgentConfig, model: ActiveModel, mailbox: Mailbox, publisher: Publisher) -> Pipeline:
-    """The per-frame loop over the config's cameras."""
-    manifest, session = model.bundle.manifest, model.session
+def make_pipeline(
+    config: AgentConfig, model: ActiveModel, watchers: Mapping[str, Watcher], mailbox: Mailbox, publisher: Publisher
+) -> Pipeline:
+    """The per-frame loop over the config's cameras, each with its watcher."""
     return Pipeline(
-        session,
-        Resizer(model.variant.input, session.input_image),
+        model.session,
+        Resizer(model.variant.input, model.session.input_image),
         mailbox,
-        {camera.id: make_watcher(manifest, config) for camera in config.cameras},
+        watchers,
         publisher,
         SystemClock(),
         detections_enabled=config.mqtt.detections.enabled,

@@ -13,9 +13,10 @@ from agent.delivery.events import CameraState
 from agent.tasks import frame_ref
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from agent.clock import Clock
+    from agent.delivery.events import Event
     from agent.delivery.protocol import Publisher
     from agent.frame import Frame, Mailbox
     from agent.model.session import Session
@@ -93,8 +94,7 @@ class Pipeline:
             if frame is not None:
                 self.process(frame)
         for watcher in self._watchers.values():
-            for event in watcher.finish():
-                self._publisher.emit(event)
+            self._emit(watcher.finish())
 
     def stop(self) -> None:
         """Let `run` end after the frame in hand; call from any thread."""
@@ -110,17 +110,27 @@ class Pipeline:
         sighting = self._watchers[frame.camera_id].see(outputs, placement, frame)
         if self._detections_enabled:
             self._publisher.publish_detections(frame_ref(frame), sighting.objects)
-        for event in sighting.events:
-            self._publisher.emit(event)
+        self._emit(sighting.events)
         self._publisher.set_camera_state(frame.camera_id, CameraState("up", sighting.present, sighting.class_))
-        self._count(frame, sighting, started_s, finished_s)
+        self._count(frame, started_s, finished_s)
         return sighting
 
-    def _count(self, frame: Frame, sighting: Sighting, started_s: float, finished_s: float) -> None:
+    def _emit(self, events: Sequence[Event]) -> None:
+        for event in events:
+            event_id = self._publisher.emit(event)
+            self.stats[event.frame.camera_id].events += 1
+            log.info("event %s %s id=%s camera=%s", event.type, _subject(event), event_id, event.frame.camera_id)
+
+    def _count(self, frame: Frame, started_s: float, finished_s: float) -> None:
         if self.first_result_s is None:
             self.first_result_s = self._clock.monotonic_s()
         stats = self.stats[frame.camera_id]
         stats.frames += 1
         stats.frame_age_s = started_s - frame.captured_monotonic_s
         stats.inference_s = finished_s - started_s
-        stats.events += len(sighting.events)
+
+
+def _subject(event: Event) -> str:
+    if event.object is not None:
+        return f"{event.object.label} #{event.object.id}"
+    return event.class_.label if event.class_ is not None else ""

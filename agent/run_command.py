@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Load the config, set logging up, run; SIGTERM and SIGINT end it with exit code 0."""
     if args.save and not args.once:
         raise ConfigError("--save: expected together with --once, which takes the frame that is saved; add --once")
+    if args.save and not cv2.haveImageWriter(args.save):
+        raise ConfigError(f"--save: {args.save}: expected a name that ends in .jpg or .png; choose another")
     loaded = load_config(Path(args.config), os.environ)
     logging_config = loaded.config.logging
     configure_logging(logging_config.level, args.log_format or logging_config.format, sys.stderr, os.environ)
@@ -76,24 +79,29 @@ def run_once(loaded: LoadedConfig, save: Path | None, *, dry_run: bool) -> int:
 
 
 def _annotated(frame: Frame, sighting: Sighting, labels: Sequence[str]) -> NDArray[np.uint8]:
-    if sighting.class_ is not None:
-        return draw_caption(frame.image_bgr, f"{sighting.class_.label} {sighting.class_.score:.2f}")
-    assert sighting.detections is not None, "a frame has either a class or detections"
-    return draw_detections(frame.image_bgr, sighting.detections, labels)
+    if sighting.detections is not None:
+        return draw_detections(frame.image_bgr, sighting.detections, labels)
+    class_ = sighting.class_
+    return draw_caption(frame.image_bgr, f"{class_.label} {class_.score:.2f}" if class_ is not None else "no class")
 
 
 def _save(path: Path, image_bgr: NDArray[np.uint8]) -> None:
+    _, encoded = cv2.imencode(path.suffix, image_bgr)
     try:
-        if not cv2.imwrite(str(path), image_bgr):
-            raise ConfigError(f"--save: {path}: expected a folder that exists and can be written; check the path")
-    except cv2.error as err:
-        raise ConfigError(f"--save: {path}: expected a name that ends in .jpg or .png; choose another") from err
+        path.write_bytes(encoded.tobytes())
+    except OSError as err:
+        raise ConfigError(f"--save: {path}: expected a place to write to, got: {err.strerror}; choose another") from err
     log.info("saved %s", path)
 
 
 def stop_event() -> threading.Event:
     """An event that SIGTERM and SIGINT set."""
     stop = threading.Event()
+
+    def handle(*_: object) -> None:
+        # Not here: the handler may interrupt `stop.wait` just when that holds the lock which `stop.set` needs.
+        _thread.start_new_thread(stop.set, ())
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, handle)
     return stop

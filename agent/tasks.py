@@ -63,7 +63,7 @@ def make_watcher(manifest: Manifest, config: AgentConfig) -> Watcher:
 
     Raises:
         BundleError: the task is one of a later version.
-        ConfigError: detect.labels names a label that the bundle does not have.
+        ConfigError: the config's detect.labels names a label that the bundle does not have.
     """
     if manifest.task == "detect":
         return ObjectWatcher(manifest.labels, _thresholds(manifest, config), _track_rules(config.tracking))
@@ -162,7 +162,7 @@ def _class_ids(manifest: Manifest, chosen: Sequence[str]) -> frozenset[int]:
         if label not in manifest.labels:
             close = difflib.get_close_matches(label, manifest.labels, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "`edge-agent model inspect` lists its labels"
-            raise ConfigError(f"detect.labels: bundle {manifest.name} has no label {label!r}; {advice}")
+            raise ConfigError(f"bundle {manifest.name} has no label {label!r}; {advice}")
     return frozenset(class_id for class_id, label in enumerate(manifest.labels) if label in chosen)
 
 

@@ -219,7 +219,7 @@ def test_a_label_of_two_classes_counts_for_both() -> None:
     ("label", "advice"), [("dgo", r"did you mean 'dog'\?"), ("zebra", "`edge-agent model inspect` lists its labels")]
 )
 def test_a_label_that_the_bundle_does_not_have_is_the_users_to_mend(label: str, advice: str) -> None:
-    with pytest.raises(ConfigError, match=f"detect.labels: bundle tiny has no label '{label}'; {advice}"):
+    with pytest.raises(ConfigError, match=f"bundle tiny has no label '{label}'; {advice}"):
         make_watcher(manifest(), config(detect={"labels": ["cat", label]}))
 
 
