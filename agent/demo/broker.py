@@ -13,12 +13,15 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+_STOP_TIMEOUT_S = 3.0
 
 
 @contextlib.contextmanager
@@ -32,17 +35,25 @@ def running_broker(port: int) -> Iterator[int]:
         The port; connections may be refused for the first second.
 
     Raises:
-        ConfigError: amqtt is not installed.
+        ConfigError: amqtt is not installed, or the port cannot be had.
     """
     if importlib.util.find_spec("amqtt") is None:
         raise ConfigError("the demo needs the package amqtt: pip install 'edge-agent[demo]'")
-    chosen = port or _free_port()
-    child = subprocess.Popen([sys.executable, "-m", "agent.demo.broker", str(chosen)], stdin=subprocess.PIPE)
-    try:
-        yield chosen
-    finally:
-        child.terminate()
-        child.wait()
+    chosen = _free_port(port)
+    command = [sys.executable, "-m", "agent.demo.broker", str(chosen)]
+    # A session of its own: Ctrl-C is for the agent, which still has events to hand over.
+    # The folder: -m must find this very package, wherever the demo was started.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, start_new_session=True, cwd=Path(__file__).parents[2]
+    ) as child:
+        try:
+            yield chosen
+        finally:
+            child.terminate()
+            try:
+                child.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,17 +74,22 @@ async def _serve(port: int) -> None:
     await broker.start()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     # Standard input ends with the parent, however it dies.
     loop.add_reader(sys.stdin, stop.set)
     await stop.wait()
     await broker.shutdown()
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
+    """The wanted loopback port if it can be had, any free one for 0."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the broker will: one that just ended is free
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except (OSError, OverflowError) as err:
+            reason = err.strerror if isinstance(err, OSError) else "it is above 65535"
+            raise ConfigError(f"--port {wanted}: expected a free port, got: {reason}; choose another") from err
         return int(probe.getsockname()[1])
 
 

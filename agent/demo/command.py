@@ -13,7 +13,7 @@ import tempfile
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.app import App
 from agent.config_file import load_config
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import argparse
     import threading
 
-    from paho.mqtt.client import Client
+_LAST_EVENTS_TIMEOUT_S = 2.0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,16 +52,11 @@ def _run(app: App, port: int, seconds: float | None, stop: threading.Event, view
     )
     view.say("see for yourself, in another terminal:\n")
     view.say(f"  mosquitto_sub -h 127.0.0.1 -p {port} -t 'edge/{app.node}/#' -v\n")
-    received: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    subscriber = _subscribe(port, f"edge/{app.node}/camera/+/events", received)
+    subscriber = _Subscriber(port, f"edge/{app.node}/camera/+/events")
     started_s = time.monotonic()
-    shown = 0
 
     def each_turn() -> None:
-        nonlocal shown
-        while not received.empty():
-            view.event(received.get())
-            shown += 1
+        subscriber.show(view)
         status = _status(app, time.monotonic() - started_s)
         view.status(status)
         if seconds is not None and status.elapsed_s >= seconds:
@@ -72,26 +67,48 @@ def _run(app: App, port: int, seconds: float | None, stop: threading.Event, view
         app.watch(stop, each_turn)
     finally:
         app.stop()
-        subscriber.loop_stop()
-    each_turn()
-    view.say(_summary(app, time.monotonic() - started_s, shown))
+        elapsed_s = time.monotonic() - started_s
+        subscriber.show(view, until=_status(app, elapsed_s).events, timeout_s=_LAST_EVENTS_TIMEOUT_S)
+        subscriber.close()
+    view.say(_summary(app, elapsed_s, subscriber.received))
 
 
-def _subscribe(port: int, topic: str, received: queue.SimpleQueue[dict[str, Any]]) -> Client:
-    """A subscriber of its own, as any other program would be one; it connects as soon as the broker is there."""
-    from paho.mqtt.client import Client
-    from paho.mqtt.enums import CallbackAPIVersion
+class _Subscriber:
+    """A subscriber of its own, as any other program would be one; it connects as soon as the broker is there.
 
-    def on_connect(client: Client, *_: object) -> None:
-        client.subscribe(topic, qos=1)
+    Attributes:
+        received: events shown so far.
+    """
 
-    client = Client(CallbackAPIVersion.VERSION2)
-    client.reconnect_delay_set(1, 1)
-    client.on_connect = on_connect
-    client.on_message = lambda _client, _data, message: received.put(json.loads(message.payload))
-    client.connect_async("127.0.0.1", port)
-    client.loop_start()
-    return client
+    def __init__(self, port: int, topic: str) -> None:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        self.received = 0
+        self._arrived: queue.SimpleQueue[bytes | bytearray] = queue.SimpleQueue()
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
+        self._client.on_message = lambda _client, _data, message: self._arrived.put(message.payload)
+        self._client.connect_async("127.0.0.1", port)
+        self._client.loop_start()
+
+    def show(self, view: LiveView, until: int = 0, timeout_s: float = 0.0) -> None:
+        """Give the view what has arrived; wait for what is missing ``until`` so many have, at most so long."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            remaining_s = deadline_s - time.monotonic() if self.received < until else 0.0
+            try:
+                payload = self._arrived.get(timeout=max(0.0, remaining_s))
+            except queue.Empty:
+                return
+            view.event(json.loads(payload))
+            self.received += 1
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
 
 
 def _status(app: App, elapsed_s: float) -> Status:
@@ -107,10 +124,10 @@ def _status(app: App, elapsed_s: float) -> Status:
     )
 
 
-def _summary(app: App, elapsed_s: float, shown: int) -> str:
+def _summary(app: App, elapsed_s: float, received: int) -> str:
     status = _status(app, elapsed_s)
     frames = f"{status.frames} frames in {elapsed_s:.1f} s ({status.frames / elapsed_s:.1f} a second)"
-    events = f"{status.events} events, {shown} of them received by the subscriber"
+    events = f"{status.events} events, {received} of them received by the subscriber"
     lines = ["", f"{frames}, {status.dropped} dropped; {events}"]
     if app.first_result_after_s is not None:
         lines.append(f"first result {app.first_result_after_s:.2f} s after the process started")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -67,7 +68,7 @@ class LiveView:
         )
         if self._is_terminal:
             self._clear()
-            self._stream.write(line)
+            self._stream.write(line[: shutil.get_terminal_size().columns - 1])  # a wrapped line could not be cleared
             self._stream.flush()
             if elapsed_s >= 1.0:
                 self._last = status
