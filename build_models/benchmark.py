@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
     from agent.model.manifest import Task
 
-_ROUNDS = 5
-_ROUND_S = 0.4
 _LEAST_RUNS = 3
+_END_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,16 @@ class Contender:
     variant: Variant | None = None
 
 
-def compare_latency(contenders: Sequence[Contender], threads: int) -> Iterator[dict[str, Any]]:
+def compare_latency(
+    contenders: Sequence[Contender], threads: int, rounds: int = 5, round_s: float = 0.4
+) -> Iterator[dict[str, Any]]:
     """Time all contenders in turn; yields after each round, last the result.
+
+    Args:
+        contenders: the first one is what the others' ratios refer to.
+        threads: of ONNX Runtime.
+        rounds: how often each contender has its turn.
+        round_s: length of a turn in seconds.
 
     Yields:
         ``{"round": n}`` while it goes on, then ``{"threads": ..., "results": [{name, median_ms, min_ms, p90_ms,
@@ -52,22 +60,34 @@ def compare_latency(contenders: Sequence[Contender], threads: int) -> Iterator[d
     Raises:
         BuildError: a child failed.
     """
-    children = [_Child(contender, threads) for contender in contenders]
-    try:
-        rounds: list[list[list[float]]] = []
-        for number in range(_ROUNDS):
-            rounds.append([child.run_round() for child in children])
-            yield {"round": number + 1, "of": _ROUNDS}
-    finally:
+    measured: list[list[list[float]]] = []  # by round and contender, in ms
+    with ExitStack() as stack:
+        children = []
+        for contender in contenders:
+            child = _Child(contender, threads, round_s)
+            stack.callback(child.close)
+            children.append(child)
         for child in children:
-            child.close()
+            child.wait_until_ready()
+        for number in range(1, rounds + 1):
+            measured.append([child.run_round() for child in children])
+            yield {"round": number, "of": rounds}
+    yield {
+        "threads": threads,
+        "rounds": rounds,
+        "onnxruntime": ort.__version__,
+        "results": _summary([contender.name for contender in contenders], measured),
+    }
+
+
+def _summary(names: Sequence[str], measured: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
     results = []
-    for index, contender in enumerate(contenders):
-        times = sorted(value for measured in rounds for value in measured[index])
-        ratios = [statistics.median(measured[index]) / statistics.median(measured[0]) for measured in rounds]
+    for index, name in enumerate(names):
+        times = sorted(value for turns in measured for value in turns[index])
+        ratios = [statistics.median(turns[index]) / statistics.median(turns[0]) for turns in measured]
         results.append(
             {
-                "name": contender.name,
+                "name": name,
                 "median_ms": round(statistics.median(times), 3),
                 "min_ms": round(times[0], 3),
                 "p90_ms": round(times[int(len(times) * 0.9)], 3),
@@ -75,38 +95,67 @@ def compare_latency(contenders: Sequence[Contender], threads: int) -> Iterator[d
                 "ratio": round(statistics.median(ratios), 3),
             }
         )
-    yield {"threads": threads, "rounds": _ROUNDS, "onnxruntime": ort.__version__, "results": results}
+    return results
 
 
 class _Child:
-    def __init__(self, contender: Contender, threads: int) -> None:
+    """A process that runs one contender, a round whenever it is asked for one."""
+
+    def __init__(self, contender: Contender, threads: int, round_s: float) -> None:
         job = {
-            "model": str(contender.model_path),
+            "model": str(contender.model_path.resolve()),
             "task": contender.task,
             "threads": threads,
+            "round_s": round_s,
             "variant": contender.variant.model_dump(mode="json") if contender.variant else None,
         }
         command = [sys.executable, "-m", "build_models.benchmark", json.dumps(job)]
         self._name = contender.name
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],  # so that -m finds this very package, wherever the build was started
+        )
+
+    def wait_until_ready(self) -> None:
+        """Return once the model is loaded and warm."""
         self._answer()
 
     def run_round(self) -> list[float]:
         """Times in ms of one round's runs."""
         assert self._process.stdin is not None
-        self._process.stdin.write("round\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write("round\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._failure() from None
         return [float(value) for value in json.loads(self._answer())]
 
     def close(self) -> None:
-        self._process.communicate()  # closing its input ends the child
+        """End the child, by force if it does not go by itself."""
+        try:
+            self._process.communicate(timeout=_END_TIMEOUT_S)  # closing its input ends the child
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise BuildError(f"benchmark of {self._name}: the child ended with exit code {self._process.wait()}")
+            raise self._failure()
         return line
+
+    def _failure(self) -> BuildError:
+        """What the child said last, on one line."""
+        _, said = self._process.communicate()
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        return BuildError(
+            f"benchmark of {self._name}: its process ended with exit code {self._process.returncode}: {last[:300]}"
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     sys.stdout.flush()
     for _ in sys.stdin:
         times: list[float] = []
-        end = time.perf_counter() + _ROUND_S
+        end = time.perf_counter() + job["round_s"]
         while len(times) < _LEAST_RUNS or time.perf_counter() < end:
             start = time.perf_counter()
             run()

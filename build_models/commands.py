@@ -63,7 +63,7 @@ def _recipe_values(args: argparse.Namespace) -> dict[str, Any]:
         "version": args.bundle_version,
         "source": {"kind": "onnx", "path": str(args.model)},
         "output": {"family": args.family},
-        "labels": args.labels.split(",") if "," in args.labels else args.labels,
+        "labels": [name.strip() for name in args.labels.split(",")] if "," in args.labels else args.labels,
         "calibration": {"pictures": str(args.calibration)},
     }
     if args.size:
@@ -77,4 +77,4 @@ def _recipe_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-") or "model"

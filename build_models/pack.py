@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, load_bundle, parse_manifest
-from build_models.errors import BuildError, RecipeError
+from build_models.errors import RecipeError
 from build_models.sign import signature_file
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from agent.model.manifest import Manifest
+
+_BUNDLE_NAMES = {MANIFEST_NAME, SIGNATURE_NAME, "models", "golden", "report"}
 
 
 def list_files(folder: Path) -> list[dict[str, Any]]:
@@ -51,23 +52,49 @@ def seal(folder: Path, content: dict[str, Any], key: Ed25519PrivateKey) -> Manif
     return manifest
 
 
+def check_target(target: Path) -> None:
+    """Raises RecipeError unless a bundle may be put there: nothing, an empty folder or a bundle is at ``target``."""
+    if not os.path.lexists(target):
+        return
+    try:
+        names = {path.name for path in target.iterdir()}
+    except OSError as err:
+        raise RecipeError(
+            f"{target}: expected a folder or nothing there: {err.strerror}; choose another --out"
+        ) from err
+    if names and not {MANIFEST_NAME, SIGNATURE_NAME} <= names <= _BUNDLE_NAMES:
+        raise RecipeError(f"{target}: there is something else than a bundle already; choose another --out")
+
+
 def put_in_place(folder: Path, target: Path, public_key: Ed25519PublicKey) -> None:
-    """Verify a sealed folder as an agent would, then move it to ``target``, which is replaced if it is a bundle.
+    """Verify a sealed folder as an agent would, then rename it to ``target``.
+
+    An older bundle there is renamed away first and comes back if the new one cannot take its place, so whoever reads
+    finds one of the two, whole, or for a moment none.
+
+    Args:
+        folder: the sealed bundle, on the file system of ``target``; its parent is the caller's to remove, with the
+            replaced bundle in it.
+        target: as `check_target` allows it.
+        public_key: of the key that sealed it.
 
     Raises:
-        RecipeError: ``target`` exists and is no bundle.
-        BuildError: the folder cannot be moved there.
+        RecipeError: ``target`` is something else than a bundle, or the folder cannot be renamed to it.
+        BundleError: an agent would refuse the bundle.
     """
     pem = folder.parent / "public.pem"
     pem.write_bytes(public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     load_bundle(folder, [pem])
-    if target.exists() and not (target / MANIFEST_NAME).is_file():
-        raise RecipeError(f"{target}: there is something else already; choose another --out")
+    check_target(target)
+    old = folder.parent / "replaced"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            shutil.rmtree(target)
-        os.chmod(folder, 0o755)  # noqa: S103, PTH101 - a temporary folder is private, a bundle is for all to read
-        shutil.move(folder, target)
+            target.rename(old)
+        try:
+            folder.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     except OSError as err:
-        raise BuildError(f"{target}: cannot put the bundle there: {err.strerror}") from err
+        raise RecipeError(f"{target}: cannot put the bundle there: {err.strerror}; choose another --out") from err

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from agent.model.manifest import InputSpec
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_LEAST_HELD_OUT = 2
+_LEAST_PICTURES = 3
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,16 @@ def load_pictures(folder: Path, spec: InputSpec, held_out_share: float, limit: i
     Args:
         folder: searched with its subfolders for jpg, png, webp and bmp.
         spec: the model's input.
-        held_out_share: 0..1, the part that is kept out of calibration, at least one picture.
+        held_out_share: 0..1, the part that is kept out of calibration, at least two pictures: a check against one
+            picture alone could not fail.
         limit: use at most so many, the first by digest.
 
     Raises:
-        RecipeError: no folder, or fewer than two pictures in it.
+        RecipeError: no folder, fewer than three pictures in it, or a file that cannot be read.
     """
     if not folder.is_dir():
         raise RecipeError(f"{folder}: expected a folder with calibration pictures, found none; check the path")
-    by_digest = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in _picture_files(folder)}
+    by_digest = {hashlib.sha256(_read(path)).hexdigest(): path for path in _picture_files(folder)}
     chosen = sorted(by_digest.items())[:limit]
     pictures, unreadable = [], []
     for sha256, path in chosen:
@@ -72,12 +75,14 @@ def load_pictures(folder: Path, spec: InputSpec, held_out_share: float, limit: i
             unreadable.append(path.name)
         else:
             pictures.append(picture)
-    if len(pictures) < 2:
+    if len(pictures) < _LEAST_PICTURES:
         raise RecipeError(
-            f"{folder}: expected at least 2 calibration pictures ({', '.join(SUFFIXES)}; 50 to 500 are usual), "
-            f"found {len(pictures)}" + (f" and {len(unreadable)} unreadable" if unreadable else "")
+            f"{folder}: expected at least {_LEAST_PICTURES} different pictures to calibrate and verify with "
+            f"({', '.join(SUFFIXES)}; 50 to 500 are usual), found {len(pictures)}"
+            + (f" and {len(unreadable)} unreadable" if unreadable else "")
+            + (f", as calibration.limit is {limit}" if limit is not None and limit < len(by_digest) else "")
         )
-    count = min(len(pictures) - 1, max(1, round(len(pictures) * held_out_share)))
+    count = min(len(pictures) - 1, max(_LEAST_HELD_OUT, round(len(pictures) * held_out_share)))
     total = hashlib.sha256("".join(picture.sha256 for picture in pictures).encode()).hexdigest()
     return PictureSet(tuple(pictures[count:]), tuple(pictures[:count]), tuple(unreadable), total)
 
@@ -86,8 +91,18 @@ def _picture_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise RecipeError(f"{path}: cannot read the picture: {err.strerror}; remove it or correct its mode") from err
+
+
 def _load(path: Path, sha256: str, spec: InputSpec) -> Picture | None:
-    image_bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    try:
+        image_bgr = cv2.imdecode(np.frombuffer(_read(path), np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or more pixels than OpenCV takes
+        return None
     if image_bgr is None:
         return None
     input_image = np.zeros((spec.height, spec.width, 3), np.uint8)

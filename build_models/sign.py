@@ -38,17 +38,16 @@ def generate_keys(prefix: Path) -> tuple[Path, Path, str]:
     key = Ed25519PrivateKey.generate()
     private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public_pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    present = next((path for path in (private_path, public_path) if os.path.lexists(path)), None)
+    if present is not None:
+        raise RecipeError(f"{present}: there is a key already; choose another name, keys are not replaced")
     try:
         prefix.parent.mkdir(parents=True, exist_ok=True)
         for path, content, mode in ((private_path, private_pem, 0o600), (public_path, public_pem, 0o644)):
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(content)
-    except FileExistsError as err:
-        raise RecipeError(
-            f"{err.filename}: there is a key already; choose another name, keys are not replaced"
-        ) from err
     except OSError as err:
-        raise RecipeError(f"{err.filename}: cannot write the key: {err.strerror}") from err
+        raise RecipeError(f"{err.filename}: cannot write the key: {err.strerror}; choose another name") from err
     return private_path, public_path, key_id(key.public_key())
 
 

@@ -87,7 +87,7 @@ def quantize_static(
     chosen = [node.name for node in body if node.op_type in (*FUSED, *PASSED_THROUGH)]
     left = [node for node in body if node.op_type not in (*FUSED, *PASSED_THROUGH)]
     if not any(node.op_type in _WEIGHTED for node in body):
-        raise BuildError("expected a convolution or matrix product to quantise, found none in front of the outputs")
+        raise BuildError("expected a convolution or matrix product to quantise, found none; set quantize.int8 to false")
     full = {**ranges, **dict.fromkeys(pixels, (0.0, 255.0))}
     data = {name: (np.float32(min(low, 0.0)), np.float32(max(high, 0.0))) for name, (low, high) in full.items()}
     quantizer = QDQQuantizer(
