@@ -219,7 +219,7 @@ def _stages(content: Mapping[str, Any]) -> Html:
     items = []
     for name, told in content["stages"].items():
         rest = facts({key: value for key, value in told.items() if key not in ("said", *_SHOWN_ELSEWHERE)})
-        more = tag("details", tag("summary", "facts"), rest) if rest else Html()
+        more = tag("details", tag("summary", "facts"), rest) if rest and name not in _OWN_SECTION else Html()
         items.append(tag("li", tag("b", name), tag("span", told["said"]), more))
     return tag("section", tag("h2", "What each stage did"), tag("ol", *items, class_="stages"))
 
@@ -231,6 +231,7 @@ def _provenance(content: Mapping[str, Any]) -> Html:
 _SECTIONS = (
     _header, _variants, _plots, _layers, _verification, _evaluation, _stages, _kernels, _calibration, _provenance,
 )  # fmt: skip
+_OWN_SECTION = ("pictures", "verify")
 _SHOWN_ELSEWHERE = ("layers", "kernels_on_this_cpu", "results")
 
 
