@@ -260,9 +260,21 @@ class Connection:
             self._over += "; another client uses this node's name: give each device its own node"
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails, which paho leaves to chance."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def _tls_context(config: TlsConfig) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=config.ca_file)
+        context.sslsocket_class = _TlsSocket
         if config.cert_file is not None:
             context.load_cert_chain(config.cert_file, config.key_file)
     except (OSError, ssl.SSLError) as err:

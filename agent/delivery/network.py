@@ -213,7 +213,7 @@ class Network:
         self._brief_connections = self._brief_connections + 1 if lasted_s < _BRIEF_S else 0
         if self._brief_connections == _BRIEF_IN_A_ROW:
             _log.warning(
-                "mqtt: %d connections ended within seconds; if another client is named %s, give each device its own node",
+                "mqtt: %d connections ended within seconds; if another client is named %s, give each its own node",
                 self._brief_connections,
                 self._client_id,
             )

@@ -286,9 +286,15 @@ class Outbox:
                 if self._undeleted:
                     file.delete(self._undeleted)
                     self._undeleted.clear()
-                for row in self._ram.batch(0, _FLUSH_ROWS):
-                    self._losses.add(REASON_FULL, file.insert(row, self._handed_out))
-                    self._ram.delete([row.seq])
+                rows = self._ram.batch(0, _FLUSH_ROWS)
+                try:
+                    file.insert_all(rows)
+                except sqlite3.OperationalError as err:
+                    if not file.is_at_cap(err):
+                        raise
+                    for row in rows:
+                        self._losses.add(REASON_FULL, file.insert(row, self._handed_out))
+                self._ram.delete([row.seq for row in rows])
                 if not len(self._ram):
                     self._degraded = None
                     return
@@ -301,7 +307,7 @@ class Outbox:
         gaps = [self._row(Gap(reason, dropped, at_ms), "gap")[0] for reason, dropped in losses.items()]
         if self._file is not None and self._degraded is None:
             try:
-                self._file.insert_gaps(gaps)
+                self._file.insert_all(gaps, forget_losses=True)
             except sqlite3.Error as err:
                 self._seq -= len(gaps)
                 if not self._file.is_at_cap(err):  # at the cap the report waits for room

@@ -94,13 +94,16 @@ class OutboxFile:
         self._commits += 1
         return Counter()
 
-    def insert_gaps(self, gaps: Collection[Row]) -> None:
-        """Commit reports of losses and forget the losses, at once."""
+    def insert_all(self, rows: Collection[Row], *, forget_losses: bool = False) -> None:
+        """Commit rows at once, at the cap none; with the reports of all losses, forget the losses."""
         with _Transaction(self._db):
-            for gap in gaps:
-                self._insert(gap)
-            self._db.execute("DELETE FROM losses")
-        self._counts[rank_of("gap")] += len(gaps)
+            for row in rows:
+                self._insert(row)
+            if forget_losses:
+                self._db.execute("DELETE FROM losses")
+        for row in rows:
+            self._counts[rank_of(row.kind)] += 1
+        self._commits += 1
 
     def batch(self, after_seq: int, limit: int) -> tuple[list[Row], Counter[str]]:
         """The ``limit`` oldest rows after ``after_seq``, and how many, by kind, were found damaged and deleted."""

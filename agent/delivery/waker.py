@@ -38,5 +38,7 @@ class Waker:
     def close(self) -> None:
         """Free the descriptors; later calls of ``wake`` do nothing."""
         self._set = True
-        os.close(self.fd)
-        os.close(self._write_fd)
+        if self.fd >= 0:
+            os.close(self.fd)
+            os.close(self._write_fd)
+            self.fd = -1

@@ -43,9 +43,13 @@ def frame_ref(number: int = 1) -> FrameRef:
     return FrameRef("front", number, 640, 480, 1_760_000_000_123)
 
 
-def event(number: int = 1, kind: EventType = "new") -> Event:
-    """An event whose object id is the number."""
-    return Event(kind, frame_ref(number), ObjectState(number, "person", 0.875, (0.1, 0.2, 0.3, 0.4)))
+def person(number: int = 1, label: str = "person") -> ObjectState:
+    return ObjectState(number, label, 0.875, (0.1, 0.2, 0.3, 0.4))
+
+
+def event(number: int = 1, kind: EventType = "new", label: str = "person") -> Event:
+    """An event whose frame and object have this number."""
+    return Event(kind, frame_ref(number), person(number, label))
 
 
 def is_clock_synced() -> bool:

@@ -48,6 +48,7 @@ class Script:
     Attributes:
         connack: reason code, or None: never answers.
         closes_on_level: MQTT levels (4, 5) whose CONNECT makes it close the connection.
+        refuses_level_5: answers a CONNECT of MQTT 5 with "unsupported protocol version".
         properties: raw CONNACK properties (MQTT 5).
         puback: gives the reason code for a message, or None: no answer.
         pings: answers PINGREQ.
@@ -56,6 +57,7 @@ class Script:
 
     connack: int | None = 0
     closes_on_level: frozenset[int] = frozenset()
+    refuses_level_5: bool = False
     properties: bytes = b""
     puback: Callable[[Published], int | None] = lambda _: 0
     pings: bool = True
@@ -155,6 +157,9 @@ class FakeBroker:
                         self.connects.append(connect)
                         self._changed.notify_all()
                     if level in self.script.closes_on_level:
+                        break
+                    if level == 5 and self.script.refuses_level_5:
+                        connection.sendall(bytes([CONNACK << 4, 3, 0, 0x84, 0]))
                         break
                     if self.script.connack is not None:
                         connection.sendall(_connack(level, self.script) + self.script.garbage)

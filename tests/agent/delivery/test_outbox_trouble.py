@@ -156,7 +156,7 @@ def test_a_sound_restart_reports_no_gap(tmp_path: Path) -> None:
 
 @contextmanager
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *methods: str) -> Iterator[None]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     with monkeypatch.context() as patch:
@@ -180,7 +180,7 @@ def test_a_failing_disk_degrades_to_memory_and_heals_in_order(
     clock = ManualClock()
     box = make_outbox(tmp_path, clock=clock)
     box.append(event(1))
-    with failing(monkeypatch, error, "insert"):
+    with failing(monkeypatch, error, "insert", "insert_all"):
         box.append(event(2))
         box.append(event(3))
         assert box.degraded == str(error)
@@ -219,7 +219,7 @@ def test_a_row_that_cannot_be_deleted_is_not_handed_out_again(tmp_path: Path, mo
     box.close()
 
 
-@pytest.mark.parametrize("methods", [("batch",), ("sync",), ("bury", "delete"), ("insert_gaps",)], ids=str)
+@pytest.mark.parametrize("methods", [("batch",), ("sync",), ("bury", "delete"), ("insert_all",)], ids=str)
 def test_no_method_raises_for_the_disks_sake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,7 +246,7 @@ def test_no_method_raises_for_the_disks_sake(
 def test_memory_is_bounded_and_drops_by_worth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ManualClock()
     box = make_outbox(tmp_path, clock=clock, max_size_mib=16)
-    with failing(monkeypatch, DISK_ERRORS[0], "insert"):
+    with failing(monkeypatch, DISK_ERRORS[0], "insert", "insert_all"):
         for number in range(8000):
             box.append(event(number, "update" if number % 2 else "new"))
         counts = box.counts()
