@@ -10,91 +10,55 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from agent import __version__
 from agent.model.bundle import key_id
-from agent.model.manifest import Golden, Host, Metric, Requires, Tolerances, Variant
+from agent.model.manifest import Metric
 from agent.model.runtime import available_providers, ort
-from agent.model.session import Session, SessionOptions, physical_cores
+from agent.model.session import physical_cores
 from agent.model.variants import this_device, why_not
 from build_models import report
 from build_models.benchmark import Contender, compare_latency
 from build_models.errors import BuildError, RecipeError
 from build_models.evaluation import run_evaluation, runner
 from build_models.graph.canonical_output import canonical_output
-from build_models.graph.model_io import open_session, with_outputs
-from build_models.graph.native_input import native_input, source_input
+from build_models.graph.native_input import native_input
 from build_models.graph.portable import check_portable, make_portable, strip
 from build_models.pack import check_target, put_in_place, seal
 from build_models.pictures import load_pictures
 from build_models.quantize.ranges import collect_ranges
 from build_models.quantize.signal import layer_signals
 from build_models.quantize.static import count_kernels, quantisable_tensors, quantize_static
-from build_models.recipe import digest_of
 from build_models.source.load import load_source
-from build_models.verify import Packed, Source, make_golden, measure_agreement, verify_against_source
+from build_models.verify import make_golden, measure_agreement, verify_against_source
+from build_models.workpiece import (
+    FLOAT_TOLERANCES,
+    FP32,
+    INT8,
+    Workpiece,
+    cpu_name,
+    new_candidate,
+    packed,
+    provenance,
+    session_of,
+    source_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from numpy.typing import NDArray
 
-    from agent.model.manifest import InputSpec
-    from build_models.evaluation import Evaluation
-    from build_models.graph.canonical_output import CanonicalReport
-    from build_models.pictures import PictureSet
     from build_models.progress import Progress
     from build_models.recipe import Recipe
-    from build_models.verify import Outputs
 
-    Stage = Callable[["Workpiece", Progress], tuple["Workpiece", dict[str, Any]]]
+    Stage = Callable[[Workpiece, Progress], tuple[Workpiece, dict[str, Any]]]
 
-FP32, INT8 = "cpu-fp32", "cpu-int8"
-FLOAT_TOLERANCES = Tolerances(score_floor=0.05, score=1e-3, box_px=0.05)
-# x86 and ARM round int8 differently, by up to 3 steps of an output in a larger net.
-INT8_TOLERANCES = Tolerances(score_floor=0.25, score=0.1, box_px=4.0)
-# Without VNNI, x86 saturates when it multiplies uint8 by int8: there the float file runs.
-INT8_HOSTS = [
-    Host(arch="aarch64"),
-    Host(arch="x86_64", cpu_features=["avx512_vnni"]),
-    Host(arch="x86_64", cpu_features=["avx_vnni"]),
-]
 _VERIFIED_PICTURES = 16
 _SIGNAL_PICTURES = 8
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A variant on its way: its graph, its file in the staging folder, and why it is refused, if it is."""
-
-    variant: Variant
-    model: onnx.ModelProto
-    refused: str | None = None
-
-
-@dataclass(frozen=True)
-class Workpiece:
-    """What the stages hand on; each field is filled by the stage named in its comment."""
-
-    recipe: Recipe
-    folder: Path  # staging folder of the bundle
-    scratch: Path  # for files that do not go into the bundle
-    source: onnx.ModelProto = dataclasses.field(default_factory=onnx.ModelProto)  # source
-    source_sha256: str = ""  # source
-    model: onnx.ModelProto = dataclasses.field(default_factory=onnx.ModelProto)  # native input to optimise
-    spec: InputSpec | None = None  # native input
-    head: CanonicalReport | None = None  # canonical output
-    pictures: PictureSet | None = None  # pictures
-    candidates: tuple[Candidate, ...] = ()  # quantise; verify and benchmark may refuse them
-    evaluation: Evaluation | None = None  # evaluate
-    reports: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # every stage
 
 
 def build(recipe: Recipe, key: Ed25519PrivateKey, target: Path, progress: Progress) -> Workpiece:
@@ -157,7 +121,7 @@ def _native_input(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, A
 
 def _canonical_output(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
     """The family's decoding goes into the graph."""
-    size_hw = (_spec(piece).height, _spec(piece).width)
+    size_hw = (piece.input_spec.height, piece.input_spec.width)
     model, told = canonical_output(piece.model, piece.recipe.output, size_hw, piece.recipe.labels)
     facts = {"family": told.family.model_dump(), "rule": told.rule, "classes": told.classes, "anchors": told.anchors}
     said = f"family {told.family.family} by {told.rule}, {told.classes} classes"
@@ -166,7 +130,7 @@ def _canonical_output(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[st
 
 def _optimise(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
     """Constant folding and fusions that hold on any CPU; this is the fp32 file."""
-    model, told = make_portable(piece.model, list(_head(piece).raw_tensors.values()))
+    model, told = make_portable(piece.model, list(piece.canonical.raw_tensors.values()))
     said = f"{told.nodes_before} -> {told.nodes_after} nodes, opset {told.opset}"
     return dataclasses.replace(piece, model=model), _plain(told, said)
 
@@ -179,7 +143,7 @@ def _pictures(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]
             "calibration.pictures is missing: a folder of pictures like those the device will see is needed to "
             "verify, and to quantise"
         )
-    pictures = load_pictures(wanted.pictures, _spec(piece), wanted.held_out_share, wanted.limit)
+    pictures = load_pictures(wanted.pictures, piece.input_spec, wanted.held_out_share, wanted.limit)
     said = f"{len(pictures.calibration)} to calibrate, {len(pictures.held_out)} kept out"
     if pictures.unreadable:
         said += f", {len(pictures.unreadable)} unreadable and left out: {', '.join(pictures.unreadable[:3])}"
@@ -195,8 +159,8 @@ def _pictures(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]
 
 def _quantise(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
     """The int8 file; both files are written to the staging folder."""
-    pictures, raw = _picture_set(piece), list(_head(piece).raw_tensors.values())
-    candidates = [_candidate(piece, FP32, piece.model)]
+    pictures, raw = piece.picture_set, list(piece.canonical.raw_tensors.values())
+    candidates = [new_candidate(piece, FP32, piece.model)]
     told: dict[str, Any] = {"said": "left out by the recipe"}
     if piece.recipe.quantize.int8:
         images = (picture.input_image for picture in pictures.calibration)
@@ -205,7 +169,7 @@ def _quantise(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str
         quantised, facts = quantize_static(piece.model, raw, ranges)
         quantised = strip(quantised)
         check_portable(quantised)
-        candidates.insert(0, _candidate(piece, INT8, quantised))
+        candidates.insert(0, new_candidate(piece, INT8, quantised))
         shown = [picture.input_image for picture in pictures.held_out[:_SIGNAL_PICTURES]]
         signals = layer_signals(piece.model, quantised, shown)
         worst = min(signals, key=lambda signal: signal.sqnr_db)
@@ -221,11 +185,11 @@ def _quantise(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str
 
 def _verify(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
     """The files, read back from disk: fp32 against the source, int8 against fp32; then the golden files."""
-    pictures, task = _picture_set(piece).held_out, piece.recipe.task
-    sessions = {each.variant.id: _open(piece, each) for each in piece.candidates}
+    pictures, task = piece.picture_set.held_out, piece.recipe.task
+    sessions = {each.variant.id: session_of(piece, each) for each in piece.candidates}
     told: dict[str, Any] = {
         FP32: verify_against_source(
-            _packed(piece, sessions[FP32]), _source_of(piece), pictures[:_VERIFIED_PICTURES], task, FLOAT_TOLERANCES
+            packed(piece, sessions[FP32]), source_of(piece), pictures[:_VERIFIED_PICTURES], task, FLOAT_TOLERANCES
         )
     }
     judged = []
@@ -240,7 +204,7 @@ def _verify(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
             if value is None:
                 refused = "fp32 sees nothing in the pictures kept out, so int8 cannot be judged"
             else:
-                metrics = [Metric(name=f"{agreement.measure}_vs_fp32", value=value, drop=1 - value, cpu=_cpu_name())]
+                metrics = [Metric(name=f"{agreement.measure}_vs_fp32", value=value, drop=1 - value, cpu=cpu_name())]
                 if value < least:
                     refused = f"{agreement.measure} against fp32 is {value:.3f}, the least is {least:g}"
             told[name] = {**dataclasses.asdict(agreement), "least": least, "refused": refused}
@@ -272,7 +236,7 @@ def _benchmark(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[st
         Contender(each.variant.id, piece.folder / each.variant.file, task, each.variant) for each in piece.candidates
     ]
     rounds = list(progress.track(compare_latency(contenders, physical_cores()), total=6, unit="round"))
-    told = {**rounds[-1], "cpu": _cpu_name()}
+    told = {**rounds[-1], "cpu": cpu_name()}
     median_ms = {result["name"]: result["median_ms"] for result in told["results"]}
     said = ", ".join(f"{name} {value:.2f} ms" for name, value in median_ms.items())
     judged = []
@@ -281,7 +245,7 @@ def _benchmark(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[st
         made_for_this = why_not(each.variant, this_device(ort.__version__, available_providers())) is None
         limit = piece.recipe.quantize.max_latency_ratio
         slow = made_for_this and limit is not None and each.variant.id != FP32 and ratio > limit
-        latency = Metric(name="latency_ms", value=median_ms[each.variant.id], cpu=_cpu_name())
+        latency = Metric(name="latency_ms", value=median_ms[each.variant.id], cpu=cpu_name())
         variant = each.variant.model_copy(update={"metrics": [*each.variant.metrics, latency]})
         refused = each.refused or (f"it takes {ratio:.2f}x the time of fp32, the most is {limit:g}" if slow else None)
         judged.append(dataclasses.replace(each, variant=variant, refused=refused))
@@ -293,7 +257,7 @@ def _evaluate(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]
     if piece.recipe.evaluation is None:
         return piece, {"said": "none in the recipe"}
     runners = {
-        each.variant.id: runner(_open(piece, each), each.variant.input)
+        each.variant.id: runner(session_of(piece, each), each.variant.input)
         for each in piece.candidates
         if each.refused is None
     }
@@ -307,7 +271,7 @@ def _report(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
     """What happened, for programs and for people."""
     sizes = {each.variant.id: (piece.folder / each.variant.file).stat().st_size for each in piece.candidates}
     content = report.collect(
-        piece.recipe, _provenance(piece), _cpu_name(), piece.candidates, sizes, piece.reports, piece.evaluation
+        piece.recipe, provenance(piece), cpu_name(), piece.candidates, sizes, piece.reports, piece.evaluation
     )
     report.write(content, piece.folder / "report")
     return piece, {"said": "report.html, report.json"}
@@ -345,7 +309,7 @@ def _pack_and_sign(piece: Workpiece, key: Ed25519PrivateKey, target: Path) -> st
         "defaults": recipe.defaults.model_dump(),
         "variants": [variant.model_dump(mode="json") for variant in variants],
         "annotations": recipe.annotations,
-        "provenance": _provenance(piece),
+        "provenance": provenance(piece),
     }
     manifest = seal(piece.folder, content, key)
     put_in_place(piece.folder, target, key.public_key())
@@ -354,91 +318,5 @@ def _pack_and_sign(piece: Workpiece, key: Ed25519PrivateKey, target: Path) -> st
     return f"{ids}, {total / 1e6:.2f} MB, signed by {key_id(key.public_key())}"
 
 
-def _candidate(piece: Workpiece, name: str, model: onnx.ModelProto) -> Candidate:
-    """Write a variant's file and describe it."""
-    is_int8 = name == INT8
-    variant = Variant(
-        id=name,
-        file=f"models/{name}.onnx",
-        precision="int8" if is_int8 else "fp32",
-        providers=["cpu"] if is_int8 else ["cpu", "cuda", "tensorrt"],
-        requires=Requires(any_of=INT8_HOSTS if is_int8 else []),
-        input=_spec(piece),
-        golden=Golden(file=f"golden/{name}.npz", tolerances=INT8_TOLERANCES if is_int8 else FLOAT_TOLERANCES),
-    )
-    (piece.folder / variant.file).write_bytes(model.SerializeToString(deterministic=True))
-    return Candidate(variant, model)
-
-
-def _open(piece: Workpiece, candidate: Candidate) -> Session:
-    """A session of a candidate's file as it lies on the disk."""
-    data = (piece.folder / candidate.variant.file).read_bytes()
-    return Session(data, piece.recipe.task, candidate.variant, SessionOptions(threads=physical_cores()))
-
-
-def _packed(piece: Workpiece, session: Session) -> Packed:
-    """The fp32 file as it lies on the disk, opened so that its raw head can be seen too."""
-    tensors = _head(piece).raw_tensors
-    (fp32,) = (each for each in piece.candidates if each.variant.id == FP32)
-    model = with_outputs(onnx.load(piece.folder / fp32.variant.file), list(tensors.values()))
-    network = open_session(model, optimise=True)
-
-    def raw(image_bgr: NDArray[np.uint8]) -> Outputs:
-        values = network.run(list(tensors.values()), {"image": image_bgr[None]})
-        return dict(zip(tensors, values, strict=True))
-
-    return Packed(session, raw)
-
-
-def _source_of(piece: Workpiece) -> Source:
-    """The source model as the recipe gives it."""
-    session = open_session(piece.source)
-    names = list(_head(piece).raw_tensors)
-    feed_name = session.get_inputs()[0].name
-    size_hw = (_spec(piece).height, _spec(piece).width)
-    family = _head(piece).family
-
-    def run(image_bgr: NDArray[np.uint8]) -> Outputs:
-        values = session.run(names, {feed_name: source_input(image_bgr[None], piece.recipe.input)})
-        return dict(zip(names, values, strict=True))
-
-    return Source(run, lambda raw: family.reference(raw, size_hw))
-
-
-def _provenance(piece: Workpiece) -> dict[str, Any]:
-    source = piece.recipe.source
-    pictures = _picture_set(piece)
-    versions = {"edge-agent": __version__, "onnx": onnx.__version__, "onnxruntime": ort.__version__}
-    torch_version = piece.reports["source"].get("torch_version")
-    return {
-        "source": source.callable if source.kind == "torch" else source.path.name,
-        "source_sha256": piece.source_sha256,
-        "source_licence": piece.recipe.licence,
-        "recipe_sha256": digest_of(piece.recipe),
-        "calibration_sha256": pictures.sha256,
-        "calibration_pictures": len(pictures.calibration),
-        "versions": {**versions, "torch": torch_version} if torch_version else versions,
-    }
-
-
 def _plain(told: Any, said: str) -> dict[str, Any]:  # noqa: ANN401, RUF100 - any stage's report dataclass
     return {"said": said, **dataclasses.asdict(told)}
-
-
-def _cpu_name() -> str:
-    return this_device(ort.__version__, available_providers()).cpu_name
-
-
-def _spec(piece: Workpiece) -> InputSpec:
-    assert piece.spec is not None, "filled by the stage native input"
-    return piece.spec
-
-
-def _head(piece: Workpiece) -> CanonicalReport:
-    assert piece.head is not None, "filled by the stage canonical output"
-    return piece.head
-
-
-def _picture_set(piece: Workpiece) -> PictureSet:
-    assert piece.pictures is not None, "filled by the stage pictures"
-    return piece.pictures

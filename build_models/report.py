@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_models.evaluation import Evaluation
-    from build_models.pipeline import Candidate
     from build_models.recipe import Recipe
+    from build_models.workpiece import Candidate
 
 
 def collect(

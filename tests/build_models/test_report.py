@@ -13,8 +13,8 @@ import onnx
 from agent.model.manifest import Golden, Metric, Tolerances, Variant
 from build_models import report
 from build_models.evaluation import Evaluation, Sheet, Table
-from build_models.pipeline import Candidate
 from build_models.recipe_file import make_recipe
+from build_models.workpiece import Candidate
 from tests.support.report_content import report_content
 
 if TYPE_CHECKING:
