@@ -46,10 +46,9 @@ INT8_HOSTS = [
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant on its way: its graph, its file in the staging folder, and why it is refused, if it is."""
+    """A variant on its way, its file in the staging folder, and why it is refused, if it is."""
 
     variant: Variant
-    model: onnx.ModelProto
     refused: str | None = None
 
 
@@ -102,7 +101,7 @@ def new_candidate(piece: Workpiece, name: str, model: onnx.ModelProto) -> Candid
         golden=Golden(file=f"golden/{name}.npz", tolerances=INT8_TOLERANCES if is_int8 else FLOAT_TOLERANCES),
     )
     (piece.folder / variant.file).write_bytes(model.SerializeToString(deterministic=True))
-    return Candidate(variant, model)
+    return Candidate(variant)
 
 
 def session_of(piece: Workpiece, candidate: Candidate) -> Session:

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("onnx", reason="needs the build extra")
 pytest.importorskip("matplotlib", reason="needs the build extra")
 
-import onnx
 
 from agent.model.manifest import Golden, Metric, Tolerances, Variant
 from build_models import report
@@ -44,7 +43,7 @@ def candidate(refused: str | None) -> Candidate:
         golden=Golden(file="golden/cpu-fp32.npz", tolerances=Tolerances(score_floor=0.05, score=1e-3, box_px=0.05)),
         metrics=[Metric(name="latency_ms", value=9.6, cpu="Cortex-A76")],
     )
-    return Candidate(variant, onnx.ModelProto(), refused)
+    return Candidate(variant, refused)
 
 
 @pytest.mark.parametrize("refused", [None, "too slow"])
