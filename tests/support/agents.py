@@ -74,12 +74,12 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return make_kit(tmp_path_factory.mktemp("kit"))
 
 
-def write_video(path: Path, *stretches: tuple[int, int]) -> Path:
-    """A video of 10 frames a second; each stretch is a number of frames and their brightness, 0 to 255."""
+def write_video(path: Path, *stretches: tuple[int, int | tuple[int, int, int]]) -> Path:
+    """A video of 10 frames a second; each stretch is a number of frames and their grey or BGR."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), RATE_HZ, SIZE_WH)
-    for frames, brightness in stretches:
+    for frames, colour in stretches:
         for _ in range(frames):
-            writer.write(np.full((SIZE_WH[1], SIZE_WH[0], 3), brightness, np.uint8))
+            writer.write(np.full((SIZE_WH[1], SIZE_WH[0], 3), colour, np.uint8))
     writer.release()
     return path
 
