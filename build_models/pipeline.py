@@ -172,9 +172,10 @@ def _quantise(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str
         candidates.insert(0, new_candidate(piece, INT8, quantised))
         shown = [picture.input_image for picture in pictures.held_out[:_SIGNAL_PICTURES]]
         signals = layer_signals(piece.model, quantised, shown)
-        worst = min(signals, key=lambda signal: signal.sqnr_db)
+        worst = min(signals, key=lambda signal: signal.sqnr_db, default=None)
+        weakest = f", weakest layer {worst.node} at {worst.sqnr_db:.1f} dB" if worst else ""
         told = {
-            "said": f"{facts['quantised_nodes']} nodes in int8, weakest layer {worst.node} at {worst.sqnr_db:.1f} dB",
+            "said": f"{facts['quantised_nodes']} nodes in int8{weakest}",
             **facts,
             "kernels_on_this_cpu": count_kernels(quantised, str(piece.scratch / "optimised.onnx")),
             "layers": [dataclasses.asdict(signal) for signal in signals],

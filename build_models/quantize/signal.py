@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+_LIMIT_DB = 200.0
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
 
@@ -32,7 +33,8 @@ def layer_signals(
 ) -> list[LayerSignal]:
     """SQNR of every convolution and matrix product whose output the int8 file quantises, in graph order.
 
-    ``10 log10(sum(x^2) / sum((x - q)^2))`` over all pictures, with x of the float and q of the int8 graph.
+    ``10 log10(sum(x^2) / sum((x - q)^2))`` over all pictures, with x of the float and q of the int8 graph; at most
+    200 dB, which also stands for no error at all.
 
     Args:
         float_model: canonical float graph.
@@ -45,6 +47,8 @@ def layer_signals(
         name = f"{tensor}_DequantizeLinear_Output"
         if name in dequantised:
             pairs.append((node, tensor, name))
+    if not pairs:
+        return []
     float_session = open_session(with_outputs(float_model, [tensor for _, tensor, _ in pairs]))
     int8_session = open_session(with_outputs(int8_model, [name for _, _, name in pairs]))
     power = np.zeros(len(pairs))
@@ -56,7 +60,8 @@ def layer_signals(
             power[index] += float(np.square(x, dtype=np.float64).sum())
             noise[index] += float(np.square(x - q, dtype=np.float64).sum())
     tiny = np.finfo(np.float64).tiny
-    decibels = 10 * np.log10(np.maximum(power, tiny) / np.maximum(noise, tiny))
+    decibels = 10 * (np.log10(np.maximum(power, tiny)) - np.log10(np.maximum(noise, tiny)))
+    decibels = np.clip(np.where(noise > 0, decibels, _LIMIT_DB), -_LIMIT_DB, _LIMIT_DB)
     return [
         LayerSignal(node.name, node.op_type, round(float(value), 2))
         for (node, _, _), value in zip(pairs, decibels, strict=True)
