@@ -54,7 +54,7 @@ class Pipeline:
         mailbox: where the cameras leave their frames.
         watchers: one for each camera id.
         publisher: takes events, detections and states.
-        detections_enabled: whether every frame's detections are published.
+        detections_enabled: whether every frame's detections are published (a classifier has none).
         clock: measures ages.
 
     Attributes:
@@ -108,7 +108,7 @@ class Pipeline:
         outputs = self._session.run()
         finished_s = self._clock.monotonic_s()
         sighting = self._watchers[frame.camera_id].see(outputs, placement, frame)
-        if self._detections_enabled:
+        if self._detections_enabled and sighting.detections is not None:
             self._publisher.publish_detections(frame_ref(frame), sighting.objects)
         self._emit(sighting.events)
         self._publisher.set_camera_state(frame.camera_id, CameraState("up", sighting.present, sighting.class_))

@@ -17,6 +17,7 @@ from agent.model.session import Session, SessionOptions
 from agent.pipeline import Pipeline
 from agent.tasks import ObjectWatcher, Sighting
 from agent.vision.decode import Thresholds
+from agent.vision.detections import Detections
 from agent.vision.resize import Placement, Resizer
 from agent.vision.track import TrackRules
 from tests.support.bundles import MODEL_PATH, manifest_of
@@ -79,7 +80,12 @@ class EventfulWatcher:
 
     def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
         self.frames.append(frame.id)
-        return Sighting(objects=[CAT], present={"cat": 1}, events=[event("new", frame.camera_id)])
+        return Sighting(
+            objects=[CAT],
+            present={"cat": 1},
+            events=[event("new", frame.camera_id)],
+            detections=Detections.empty(),
+        )
 
     def finish(self) -> Sequence[Event]:
         return [event("end")]
@@ -198,6 +204,7 @@ def test_a_changed_class_is_logged_by_its_name(caplog: pytest.LogCaptureFixture)
     bench.watchers["door"].see = lambda *_: Sighting(events=[changed])  # type: ignore[method-assign]
     bench.pipeline.process(frame(1))
     assert caplog.messages == ["event changed red id=node:epoch:1 camera=door"]
+    assert bench.publisher.words == ["event", "state"], "a class is no detection"
 
 
 def test_the_first_results_time_is_kept() -> None:
