@@ -89,7 +89,8 @@ def verify_against_source(
     """
     images = {picture.name: picture.input_image for picture in pictures}
     # Pictures of an infrared camera are grey, and grey hides exchanged channels.
-    images[f"{pictures[0].name}, tinted"] = (pictures[0].input_image * np.array([1, 0.75, 0.5])).astype(np.uint8)
+    brightest = max(pictures, key=lambda picture: float(picture.input_image.mean()))
+    images[f"{brightest.name}, tinted"] = (brightest.input_image * np.array([1, 0.75, 0.5])).astype(np.uint8)
     raw = {name: source.run(image) for name, image in images.items()}
     expected = {name: source.decode(outputs) for name, outputs in raw.items()}
 
