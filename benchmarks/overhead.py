@@ -42,6 +42,7 @@ from agent.frame import Frame, Mailbox
 from agent.model.activate import activate
 from agent.model.runtime import ort
 from agent.model.variants import parse_cpuinfo
+from agent.tasks import make_watcher
 from agent.vision.resize import Resizer
 from tests.support.mosquitto import Mosquitto, mosquitto_executable
 
@@ -247,7 +248,9 @@ class _FramePath:
 
         publisher.emit = timed_emit  # type: ignore[method-assign]
         self._mailbox = Mailbox(["door"])
-        self._pipeline = make_pipeline(config, model, self._mailbox, publisher)
+        self._pipeline = make_pipeline(
+            config, model, {"door": make_watcher(model.bundle.manifest, config)}, self._mailbox, publisher
+        )
         self._count = 0
 
     def frame(self, image: NDArray[np.uint8]) -> Frame:
