@@ -6,6 +6,7 @@ File: npz without pickles: ``input_0``, ``input_1`` uint8 ``[H, W, 3]``, and ``e
 from __future__ import annotations
 
 import io
+import tokenize
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from agent.model.session import Session
 
 INPUTS = 2
+# What numpy and zipfile raise for damaged files; numpy parses an array's header as Python.
+_DAMAGE = (
+    *(ValueError, OSError, EOFError, RuntimeError, SyntaxError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def replay(session: Session, golden: bytes, task: Task, variant: Variant) -> None:
@@ -45,7 +51,7 @@ def load(golden: bytes, variant: Variant) -> list[tuple[NDArray[np.uint8], dict[
     where = f"variant {variant.id}: {variant.golden.file}"
     try:
         arrays = _read_arrays(golden)
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as err:
+    except _DAMAGE as err:
         raise BundleError(f"{where} is no golden file: {one_line(err)}; pack the bundle again") from err
     for index in range(INPUTS):
         prefix = f"expected_{index}_"

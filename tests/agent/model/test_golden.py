@@ -142,6 +142,13 @@ def pickled() -> bytes:
     return file.getvalue()
 
 
+def with_header(header: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("input_0.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    return file.getvalue()
+
+
 PICTURE = np.zeros((48, 64, 3), np.uint8)
 RESULT = np.zeros((1, 4), np.float32)
 
@@ -153,13 +160,27 @@ RESULT = np.zeros((1, 4), np.float32)
         (b"PK\x03\x04 and no more", "is no golden file"),
         (npy(PICTURE), "is no golden file"),
         (pickled(), "Object arrays cannot be loaded"),
+        (with_header(b"{'shape': (48,"), "is no golden file"),
+        (with_header(b"  {}\n {}"), "is no golden file"),
         (npz(), "found float64 [0] and 0 outputs"),
         (npz(input_0=PICTURE), "found uint8 [48, 64, 3] and 0 outputs"),
         (npz(input_0=PICTURE, expected_0_scores=RESULT), "expected input_1"),
         (npz(input_0=PICTURE[:-1], expected_0_scores=RESULT), "found uint8 [47, 64, 3]"),
         (npz(input_0=PICTURE.astype(np.float32), expected_0_scores=RESULT), "found float32 [48, 64, 3]"),
     ],
-    ids=["empty", "cut", "npy", "pickle", "no arrays", "no outputs", "one input", "another size", "another type"],
+    ids=[
+        "empty",
+        "cut",
+        "npy",
+        "pickle",
+        "open header",
+        "two headers",
+        "no arrays",
+        "no outputs",
+        "one input",
+        "another size",
+        "another type",
+    ],
 )
 def test_a_file_that_is_none_is_refused(content: bytes, expected: str) -> None:
     with pytest.raises(BundleError, match=r"golden/cpu-fp32\.npz") as caught:
