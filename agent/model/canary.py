@@ -75,6 +75,7 @@ class Canary:
                 timeout=self._timeout_s,
                 check=False,
                 cwd=Path(__file__).parents[2],  # so that -m finds this very package, wherever the agent was started
+                start_new_session=True,  # Ctrl-C is for the agent; a trial that it ended would count against the model
             )
         except subprocess.TimeoutExpired as err:
             raise BundleError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -124,7 +126,12 @@ class AgentProcess:
         self._changed = threading.Condition()
         command = [sys.executable, "-m", "agent", "run", "--config", str(config), *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -146,10 +153,13 @@ class AgentProcess:
         self.process.stderr.close()
         return code
 
-    def signal_and_wait(self, number: int) -> tuple[int, float]:
-        """Send a signal; returns the exit code and for how many seconds the process went on."""
+    def signal_and_wait(self, number: signal.Signals) -> tuple[int, float]:
+        """Send a signal, SIGINT to all of its group as a terminal does; returns exit code and seconds until the end."""
         signalled_s = time.monotonic()
-        self.process.send_signal(number)
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         return self.wait(), time.monotonic() - signalled_s
 
     @property
