@@ -14,7 +14,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -37,7 +37,7 @@ _BAD_CREDENTIALS = (0x86, 0x87)
 
 
 class VersionRefusedError(BrokerError):
-    """The broker does not speak this MQTT version, or closed the connection as some do that do not."""
+    """The broker does not speak this MQTT version, or closed the connection or kept silent as some do that do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,11 @@ class Connection:
         self._waker, self._monotonic_s = waker, monotonic_s
         self._misc_at_s = 0.0
         self._client = self._make_client(config, client_id, will)
-        where = f"mqtt://{config.host}:{config.port}"
         try:
             clean_start: Any = {"clean_start": True} if version == "5" else {}
             self._client.connect(config.host, config.port, config.keepalive_s, **clean_start)
         except (OSError, ValueError) as err:  # ValueError: a certificate for another host
-            raise BrokerError(f"{where}: expected a broker, got: {err}; check mqtt.host and mqtt.port") from err
+            raise BrokerError(f"expected a broker, got: {err}; check mqtt.host and mqtt.port") from err
         self._socket = cast("Any", self._client.socket())  # paho's protocol class lacks what sockets have
         # Small messages must not wait for the acknowledgement of the one before.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -129,7 +128,7 @@ class Connection:
         while not self.established:
             remaining_s = deadline_s - self._monotonic_s()
             if remaining_s <= 0:
-                raise BrokerError(f"expected CONNACK within {timeout_s:g} s of CONNECT, got none")
+                self._fail(f"expected CONNACK within {timeout_s:g} s of CONNECT, got none")
             if give_up():
                 raise BrokerError("stopped while connecting")
             self.step(remaining_s)
@@ -217,12 +216,12 @@ class Connection:
         if rc == MQTTErrorCode.MQTT_ERR_SUCCESS and self._client.socket() is not None:
             return
         self._take_callbacks()
-        self._raise_over(paho.error_string(rc))
+        self._fail(paho.error_string(rc).rstrip("."))
 
-    def _raise_over(self, reason: str) -> None:
+    def _fail(self, reason: str) -> NoReturn:
         reason = self._over or reason
         if not self.established and self.version == "5" and self._over is None:
-            raise VersionRefusedError(f"the broker closed the connection without an answer ({reason})")
+            raise VersionRefusedError(f"the broker gave no answer to a CONNECT of MQTT 5: {reason}")
         raise BrokerError(reason)
 
     def _take_callbacks(self) -> None:

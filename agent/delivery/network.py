@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _RECONNECT_FIRST_S, _RECONNECT_MOST_S = 0.5, 60.0
-_CONNACK_TIMEOUT_S = 10.0
+_CONNACK_TIMEOUT_S = {"5": 5.0, "3.1.1": 10.0}  # some brokers of 3.1.1 never answer an MQTT 5 CONNECT
 _IDLE_S = 1.0
 _BRIEF_S, _BRIEF_IN_A_ROW = 3.0, 5  # signs of two clients with one name that take the session from each other
 _PACKET_OVERHEAD_BYTES = 16  # of a PUBLISH beside topic and payload
@@ -144,7 +144,7 @@ class Network:
     def _connect_with(self, version: str) -> Connection:
         will = Message(self._status_topic, STATUS_OFFLINE, qos=1, retain=True)
         connection = Connection(self._config, self._client_id, will, version, self._waker, self._monotonic_s)
-        timeout_s = min(_CONNACK_TIMEOUT_S, 2.0 * self._config.keepalive_s)
+        timeout_s = min(_CONNACK_TIMEOUT_S[version], self._config.keepalive_s)
         try:
             connection.await_established(timeout_s, give_up=lambda: self._stop_began_s is not None)
         except BrokerError:

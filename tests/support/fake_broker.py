@@ -48,6 +48,7 @@ class Script:
     Attributes:
         connack: reason code, or None: never answers.
         closes_on_level: MQTT levels (4, 5) whose CONNECT makes it close the connection.
+        silent_on_level: MQTT levels whose CONNECT it does not answer.
         refuses_level_5: answers a CONNECT of MQTT 5 with "unsupported protocol version".
         properties: raw CONNACK properties (MQTT 5).
         puback: gives the reason code for a message, or None: no answer.
@@ -57,6 +58,7 @@ class Script:
 
     connack: int | None = 0
     closes_on_level: frozenset[int] = frozenset()
+    silent_on_level: frozenset[int] = frozenset()
     refuses_level_5: bool = False
     properties: bytes = b""
     puback: Callable[[Published], int | None] = lambda _: 0
@@ -161,7 +163,7 @@ class FakeBroker:
                     if level == 5 and self.script.refuses_level_5:
                         connection.sendall(bytes([CONNACK << 4, 3, 0, 0x84, 0]))
                         break
-                    if self.script.connack is not None:
+                    if self.script.connack is not None and level not in self.script.silent_on_level:
                         connection.sendall(_connack(level, self.script) + self.script.garbage)
                 elif kind == PUBLISH:
                     self._on_publish(connection, number, level, _parse_publish(number, level, flags, body))

@@ -142,15 +142,17 @@ def test_an_event_too_big_for_the_broker_becomes_a_dead_letter_and_blocks_nothin
     assert "given up" in caplog.text
 
 
-@pytest.mark.parametrize("refuses", ["closes", "says so"])
+@pytest.mark.parametrize("refuses", ["closes", "keeps silent", "says so"])
 def test_a_broker_that_refuses_mqtt_5_is_asked_in_3_1_1(
     live_outbox: Outbox, publish_to: Start, fake_broker: FakeBroker, refuses: str
 ) -> None:
     if refuses == "closes":
         fake_broker.script.closes_on_level = frozenset({5})
+    elif refuses == "keeps silent":
+        fake_broker.script.silent_on_level = frozenset({5})
     else:
         fake_broker.script.refuses_level_5 = True
-    publisher = publish_to(fake_broker.port)
+    publisher = publish_to(fake_broker.port, keepalive_s=2)
     publisher.emit(event(1))
     assert fake_broker.wait_for(lambda broker: event_numbers(broker) == [1])
     assert [connect.level for connect in fake_broker.connects] == [5, 4]
