@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,8 @@ def _told(error: ErrorDetails, data: object) -> str:
         return f"{key}: unknown key; {_instead(path, data)}"
     if error["type"] == "missing":
         return f"{key}: expected this key, it is missing"
+    if error["type"] == "union_tag_invalid":
+        return f"{key}: {_other_branch(error['ctx'])}"
     if error["type"] == "value_error":  # from a validator of ours, whose message is complete
         message = str(error["ctx"]["error"])
         return f"{key}: {message}" if key else message
@@ -125,6 +128,14 @@ def _instead(path: tuple[str | int, ...], data: object) -> str:
     known = sorted(_section(parents, data).model_fields)
     close = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(known)}"
+
+
+def _other_branch(context: Mapping[str, Any]) -> str:
+    """What the key that chooses among kinds of a section (its discriminator) may say."""
+    name, known = (re.findall(r"'([^']*)'", context[part]) for part in ("discriminator", "expected_tags"))
+    close = difflib.get_close_matches(context["tag"], known, n=1)
+    advice = f"; did you mean {close[0]!r}?" if close else ""
+    return f"expected {name[0]} to be one of {context['expected_tags']}, got {context['tag']!r}{advice}"
 
 
 def _section(parents: list[str | int], data: object) -> type[BaseModel]:
