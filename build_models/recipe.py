@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from agent.model.manifest import Defaults, InputSpec, Record, Slug
+from agent.model.manifest import Defaults, InputSpec, Label, Record, Slug, Text
 from build_models.labels import resolve_labels
 from build_models.source.families import FAMILIES, AnyFamily
 
@@ -38,9 +38,7 @@ CALLABLE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_below_base)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
-Labels = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1), BeforeValidator(resolve_labels)
-]
+Labels = Annotated[list[Label], Field(min_length=1), BeforeValidator(resolve_labels)]
 Side = Annotated[int, Field(ge=8, le=8192)]
 
 
@@ -97,7 +95,7 @@ class Calibration(Record):
 
     pictures: RecipePath = Field(description="folder of pictures like those the device will see")
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share kept out of calibration")
-    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="most pictures taken; null: all")
+    limit: Annotated[int, Field(ge=3)] | None = Field(None, description="most pictures taken; null: all")
 
 
 class Quantize(Record):
@@ -127,7 +125,7 @@ class Recipe(Record):
     evaluation: Annotated[str, Field(pattern=CALLABLE)] | None = Field(
         None, description='"module:function" that measures the packed files for the report; see evaluation.py'
     )
-    licence: str | None = Field(None, description="licence of the source model, for the manifest")
+    licence: Text | None = Field(None, description="licence of the source model, for the manifest")
     annotations: dict[str, Any] = Field({}, description="free map for the manifest")
 
     @property

@@ -20,22 +20,27 @@ LABELS = ["red", "green", "blue"]
 _FEATURES = 16
 
 
-def spot_detector(opset: int = 17, outlier: float = 1.0) -> ModelProto:
+def spot_detector(opset: int = 17, outlier: float = 1.0, *, normalised: bool = True) -> ModelProto:
     """Finds cells of strong colour: an ``anchor_free`` head of stride 8 behind three padded convolutions.
 
     Args:
         opset: of the file.
         outlier: how far one channel exceeds the others; the float result stays, one int8 scale for all drowns them.
+        normalised: whether the input is; else it is plain RGB 0..1.
     """
     rng = np.random.default_rng(3)
     own = np.eye(3) * 1.5 - 0.5  # a colour minus half of the two others
     first = _averaging(own, 3, rng)
+    threshold = np.full(3, 1.0)
+    if not normalised:
+        threshold += own @ (np.array(MEAN) / STD)
+        first /= np.array(STD)[:, None, None]
     first[-1] *= outlier
     second = _averaging(np.eye(3), _FEATURES, rng)
     second[:, -1] /= outlier
     constants = {
         "w1": first,
-        "b1": np.r_[np.full(3, -1.0), np.zeros(_FEATURES - 3)],
+        "b1": np.r_[-threshold, np.zeros(_FEATURES - 3)],
         "w2": second,
         "w3": _averaging(np.eye(3), _FEATURES, rng),
         "w_logits": np.eye(3, _FEATURES)[:, :, None, None] * 4,
