@@ -173,7 +173,7 @@ def _quantise(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str
         shown = [picture.input_image for picture in pictures.held_out[:_SIGNAL_PICTURES]]
         signals = layer_signals(piece.model, quantised, shown)
         worst = min(signals, key=lambda signal: signal.sqnr_db, default=None)
-        weakest = f", weakest layer {worst.node} at {worst.sqnr_db:.1f} dB" if worst else ""
+        weakest = f", weakest layer {worst.node[:60]} at {worst.sqnr_db:.1f} dB" if worst else ""
         told = {
             "said": f"{facts['quantised_nodes']} nodes in int8{weakest}",
             **facts,

@@ -87,36 +87,36 @@ def verify_against_source(
     Raises:
         BuildError: a picture does not match, nothing could be compared, or a control matches.
     """
-    images = {picture.name: picture.input_image for picture in pictures}
+    names, images = [picture.name for picture in pictures], [picture.input_image for picture in pictures]
     # Pictures of an infrared camera are grey, and grey hides exchanged channels.
     brightest = max(pictures, key=lambda picture: float(picture.input_image.mean()))
-    images[f"{brightest.name}, tinted"] = (brightest.input_image * np.array([1, 0.75, 0.5])).astype(np.uint8)
-    raw = {name: source.run(image) for name, image in images.items()}
-    expected = {name: source.decode(outputs) for name, outputs in raw.items()}
+    names.append(f"{brightest.name}, tinted")
+    images.append((brightest.input_image * np.array([1, 0.75, 0.5])).astype(np.uint8))
+    raw = [source.run(image) for image in images]
+    expected = [source.decode(outputs) for outputs in raw]
 
-    def compare(name: str, image: NDArray[np.uint8]) -> tuple[Comparison, float]:
-        """What the packed file says of an image against what the source says of the one called ``name``."""
-        difference = _largest_difference(raw[name], packed.raw(image))
+    def compare(index: int, image: NDArray[np.uint8]) -> tuple[Comparison, float]:
+        """What the packed file says of an image against what the source says of ``images[index]``."""
+        difference = _largest_difference(raw[index], packed.raw(image))
         if not difference <= RAW_TOLERANCE:
             reason = f"the raw head is off by {difference:.2g} of its largest value (limit {RAW_TOLERANCE:g})"
             return Comparison(False, reason, 0), difference
-        return compare_outputs(task, expected[name], run_on(packed.session, image), tolerances), difference
+        return compare_outputs(task, expected[index], run_on(packed.session, image), tolerances), difference
 
     compared, largest = 0, 0.0
-    for name, image in images.items():
-        verdict, difference = compare(name, image)
+    for index, image in enumerate(images):
+        verdict, difference = compare(index, image)
         if not verdict.ok:
-            raise BuildError(f"{name}: the canonical graph does not match its source: {verdict.reason}")
+            raise BuildError(f"{names[index]}: the canonical graph does not match its source: {verdict.reason}")
         compared, largest = compared + verdict.compared, max(largest, difference)
     if not compared:
         raise BuildError(
             "the source model sees nothing in the verification pictures, so nothing can be compared; "
             "give calibration pictures that show what the model detects"
         )
-    names = list(images)
     controls = {
-        "another picture": {name: images[other] for name, other in zip(names, names[1:] + names[:1], strict=True)},
-        "shuffled channels": {name: image[..., [1, 2, 0]] for name, image in images.items()},
+        "another picture": [*images[1:], images[0]],
+        "shuffled channels": [image[..., [1, 2, 0]] for image in images],
     }
     said = {control: _must_fail(control, compare, inputs) for control, inputs in controls.items()}
     return {
@@ -171,12 +171,12 @@ def _strength(outputs: Outputs) -> float:
 
 def _must_fail(
     control: str,
-    compare: Callable[[str, NDArray[np.uint8]], tuple[Comparison, float]],
-    images: Mapping[str, NDArray[np.uint8]],
+    compare: Callable[[int, NDArray[np.uint8]], tuple[Comparison, float]],
+    images: Sequence[NDArray[np.uint8]],
 ) -> str:
     """Why the check fails for the first of the images that it fails for."""
-    for name, image in images.items():
-        verdict, _ = compare(name, image)
+    for index, image in enumerate(images):
+        verdict, _ = compare(index, image)
         if not verdict.ok:
             return verdict.reason
     raise BuildError(

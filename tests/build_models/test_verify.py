@@ -135,6 +135,11 @@ def test_a_wrong_graph_fails_even_where_the_scores_do_not_show_it() -> None:
         verify(packed(network(gain=2000, mean=0.4 + 1 / 255)), sure)
 
 
+def test_pictures_of_one_name_in_several_folders_are_all_compared() -> None:
+    pictures = [picture(each.input_image, "same.png") for each in coloured(4)]
+    assert verify(packed(network()), pictures=pictures)["compared"] == 5
+
+
 def test_a_very_sure_network_passes() -> None:
     verify(packed(network(gain=2000)), Source(network(gain=2000), softmax))
 
