@@ -53,7 +53,17 @@ check: ## lint, format, types and the import contract
 .PHONY: demo-model
 demo-model: ## train the demo model and build its signed bundle again (about 20 minutes)
 	$(call environment,full)
-	$(BIN)/python -m build_models build configs/recipes/demo.yaml
+	$(BIN)/python -m build_models.demo.train --out out/demo
+	cp out/demo/weights.pt out/demo/training.json build_models/demo/
+	@$(MAKE) --no-print-directory demo-bundle
+
+.PHONY: demo-bundle
+demo-bundle: ## build the demo model's bundle from the weights there are, signed with a key of your own
+	$(call environment,full)
+	$(BIN)/python -m build_models.demo.pictures --out out/demo/pictures
+	@test -f out/demo/demo.private.pem || $(BIN)/build-models keygen out/demo/demo
+	$(BIN)/build-models build configs/recipes/demo.yaml --key out/demo/demo.private.pem --out agent/demo/bundle
+	cp out/demo/demo.public.pem agent/demo/
 
 .PHONY: clean
 clean: ## remove environments, caches and build output
