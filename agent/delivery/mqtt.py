@@ -1,4 +1,4 @@
-"""One MQTT connection: paho as a transport, owned and driven by the single thread that made it.
+"""One MQTT connection: paho as a transport, driven by the single thread that made it.
 
 A connection is made new each time and forgets everything when it ends, so nothing of paho's own queueing, resending
 or reconnecting is ever used: what is owed lives in the outbox. Each connection starts a clean session, which is right
@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ class Connection:
         self.receive_maximum = 65_535
         self.max_packet_bytes = 268_435_455
         self.established = False
+        # Held for paho's calls, which do not wait; its callbacks take no lock, so it cannot deadlock.
+        self._lock = threading.Lock()
         self._unacknowledged: deque[int] = deque()
         self._callbacks: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._acks: list[Ack] = []
@@ -112,11 +115,6 @@ class Connection:
         """How many QoS-1 messages may be sent now."""
         return min(IN_FLIGHT_WINDOW, self.receive_maximum) - len(self._unacknowledged)
 
-    @property
-    def congested(self) -> bool:
-        """True while the network takes no more; only what is owed should still be sent."""
-        return self._client.want_write()
-
     def await_established(self, timeout_s: float, give_up: Callable[[], bool]) -> None:
         """Drive the connection until the broker has accepted it.
 
@@ -134,17 +132,24 @@ class Connection:
             self.step(remaining_s)
 
     def publish(self, message: Message) -> int:
-        """Send a message; returns its id, which its ``Ack`` will carry if the QoS is 1."""
-        client = self._client
-        if message.qos == 0:
-            client.on_publish = None  # else paho builds property objects per message: 30 us, three times the sending
-            info = client.publish(message.topic, message.payload, 0, message.retain)
-            client.on_publish = self._on_publish
-        else:
-            info = client.publish(message.topic, message.payload, message.qos, message.retain)
+        """Send a message, queueing what the network does not take; returns the id that the ``Ack`` of QoS 1 carries."""
+        with self._lock:
+            info = self._publish(message)
+        if message.qos > 0:
             self._unacknowledged.append(info.mid)
         self._check(info.rc)
         return info.mid
+
+    def send_now(self, message: Message) -> bool:
+        """Send a message of QoS 0 from any thread, at once or not at all; never waits and never raises."""
+        with self._lock:
+            client = self._client
+            if client.socket() is None or client.want_write():
+                return False
+            sent = self._publish(message).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+            if client.socket() is None or client.want_write():
+                self._waker.wake()  # the connection's thread must see that it is over, or send the rest
+            return sent
 
     def step(self, timeout_s: float) -> list[Ack]:
         """Wait for the network or the waker, at most so long; read, write and keep alive; returns what was answered."""
@@ -159,23 +164,22 @@ class Connection:
             if events & _READABLE:
                 self._read()
             if events & select.POLLOUT:
-                self._check(self._client.loop_write())
+                self._drive(self._client.loop_write)
         now_s = self._monotonic_s()
         if now_s >= self._misc_at_s:
             self._misc_at_s = now_s + _MISC_INTERVAL_S
-            self._check(self._client.loop_misc())
+            self._drive(self._client.loop_misc)
         self._take_callbacks()
         acks, self._acks = self._acks, []
         return acks
 
     def close(self, *, politely: bool) -> None:
         """End the connection; politely: with DISCONNECT, so that the broker keeps the will to itself."""
-        sock = self._client.socket()
-        if politely and sock is not None:
-            self._client.disconnect()
-        self._over = self._over or "closed"
-        if (sock := self._client.socket()) is not None:
-            sock.close()
+        with self._lock:
+            if politely:
+                self._client.disconnect()
+            if (sock := self._client.socket()) is not None:
+                sock.close()
 
     def _make_client(self, config: MqttConfig, client_id: str, will: Message) -> paho.Client:
         five = self.version == "5"
@@ -206,10 +210,25 @@ class Connection:
         self._callbacks.put(("publish", (mid, reason)))
 
     def _read(self) -> None:
-        self._check(self._client.loop_read())
+        self._drive(self._client.loop_read)
         # What TLS has already decrypted does not show on the socket again.
-        while isinstance(self._socket, ssl.SSLSocket) and self._client.socket() is not None and self._socket.pending():
-            self._check(self._client.loop_read())
+        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            self._drive(self._client.loop_read)
+
+    def _drive(self, loop: Callable[[], MQTTErrorCode]) -> None:
+        with self._lock:
+            rc = loop()
+        self._check(rc)
+
+    def _publish(self, message: Message) -> paho.MQTTMessageInfo:
+        client = self._client
+        if message.qos:
+            return client.publish(message.topic, message.payload, message.qos, message.retain)
+        client.on_publish = None  # else paho builds property objects per message: 30 us, three times the sending
+        try:
+            return client.publish(message.topic, message.payload, 0, message.retain)
+        finally:
+            client.on_publish = self._on_publish
 
     def _check(self, rc: MQTTErrorCode) -> None:
         """Raise if the connection is over, with the best reason known."""

@@ -1,7 +1,8 @@
-"""The network thread: the only one that touches the connection, through which all MQTT goes.
+"""The network thread: owns the one connection through which all MQTT goes.
 
-It connects and reconnects for ever, publishes what is retained, drains the outbox and sends what is only worth
-sending now. Other threads leave messages in bounded places and ``wake`` it, so nobody waits for the network.
+It connects and reconnects for ever, publishes what is retained and drains the outbox; ``wake`` tells it of work.
+What is only worth sending now, other threads send themselves, without waiting: a second thread would cost each frame
+more than the sending does.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from agent.delivery.waker import Waker
 from agent.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from agent.config import MqttConfig
     from agent.delivery.drain import Queue
-    from agent.delivery.newest import NewestMessages
     from agent.delivery.retained import RetainedTopics
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,6 @@ class Network:
         *,
         queue: Queue,
         retained: RetainedTopics,
-        newest: Sequence[NewestMessages],
         monotonic_s: Callable[[], float] = time.monotonic,
         reconnect: Backoff | None = None,
     ) -> None:
@@ -59,12 +58,11 @@ class Network:
             status_topic: holds ``online`` or ``offline``, retained; also the last will.
             queue: what is owed, sent at QoS 1.
             retained: sent at QoS 0, and all again after a reconnect, which makes up for any loss.
-            newest: sent at QoS 0 while connected.
             monotonic_s: clock in seconds.
             reconnect: delays between attempts.
         """
         self._config, self._client_id, self._status_topic = config, client_id, status_topic
-        self._retained, self._newest = retained, newest
+        self._retained = retained
         self._monotonic_s = monotonic_s
         self._reconnect = reconnect or Backoff(_RECONNECT_FIRST_S, _RECONNECT_MOST_S)
         self._drain = Drain(queue, monotonic_s)
@@ -73,6 +71,7 @@ class Network:
         self._stop_began_s: float | None = None
         self._stop_timeout_s = 0.0
         self._online_since_s: float | None = None
+        self._live: Connection | None = None
         self._trouble: str | None = None
         self._brief_connections = 0
         self.connections = 0
@@ -80,7 +79,7 @@ class Network:
     @property
     def online(self) -> bool:
         """True while the broker has us connected."""
-        return self._online_since_s is not None
+        return self._live is not None
 
     @property
     def delivered(self) -> int:
@@ -94,6 +93,11 @@ class Network:
     def wake(self) -> None:
         """There is work."""
         self._waker.wake()
+
+    def send_now(self, message: Message) -> bool:
+        """Send a message of QoS 0 from any thread, at once or not at all; never waits."""
+        connection = self._live
+        return connection is not None and connection.send_now(message)
 
     def stop(self, timeout_s: float) -> None:
         """Send what can be sent, say offline, disconnect; always returns in time."""
@@ -160,9 +164,8 @@ class Network:
         connection.publish(Message(self._status_topic, STATUS_ONLINE, qos=1, retain=True))
         self._retained.all_again()
         self._drain.restart()
-        for messages in self._newest:
-            messages.drop()
         self._online_since_s = self._monotonic_s()
+        self._live = connection
         stuck_after_s = 2.0 * self._config.keepalive_s
         while not self._has_flushed():
             self._send(connection)
@@ -180,15 +183,12 @@ class Network:
                 self._drain.give_up(row, f"{size_bytes} bytes, the broker takes {connection.max_packet_bytes}")
             else:
                 self._drain.sent(connection.publish(Message(row.topic, row.payload, qos=1)), row)
-        for messages in self._newest:
-            while len(messages) and not connection.congested:
-                connection.publish(messages.pop())
 
     def _has_flushed(self) -> bool:
         if self._stop_began_s is None:
             return False
         is_late = self._monotonic_s() >= self._stop_began_s + _FLUSH_SHARE * self._stop_timeout_s
-        has_more = self._retained.is_due() or any(map(len, self._newest)) or not self._drain.is_idle()
+        has_more = self._retained.is_due() or not self._drain.is_idle()
         return is_late or not has_more
 
     def _say_offline(self, connection: Connection) -> None:
@@ -207,6 +207,7 @@ class Network:
 
     def _went_offline(self, connection: Connection) -> float:
         """Close; returns for how many seconds the connection was of use."""
+        self._live = None
         connection.close(politely=False)
         since_s, self._online_since_s = self._online_since_s, None
         lasted_s = 0.0 if since_s is None else self._monotonic_s() - since_s

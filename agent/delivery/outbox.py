@@ -14,19 +14,22 @@ import secrets
 import sqlite3
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agent.delivery.events import Event, Gap
 from agent.delivery.losses import Losses
-from agent.delivery.outbox_file import REASON_DAMAGED, REASON_FULL, OutboxFile, is_full
+from agent.delivery.outbox_file import REASON_DAMAGED, REASON_FULL, OutboxFile
 from agent.delivery.outbox_folder import OutboxFolder
 from agent.delivery.rows import RamRows, Row
+from agent.delivery.sqlite import is_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from agent.clock import Clock
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -122,13 +125,10 @@ class Outbox:
             return []
         with self._lock:
             rows: list[Row] = []
-            if self._file is not None:
-                try:
-                    rows, damaged = self._file.batch(after_seq, limit + len(self._undeleted))
-                except sqlite3.Error as err:
-                    self._fail(err)
-                else:
-                    self._losses.add(REASON_DAMAGED, damaged)
+            on_disk = self._try(lambda file: file.batch(after_seq, limit + len(self._undeleted)))
+            if on_disk is not None:
+                rows, damaged = on_disk
+                self._losses.add(REASON_DAMAGED, damaged)
             rows += self._ram.batch(after_seq, limit)
             rows = [row for row in rows if row.seq not in self._undeleted][:limit]
             if rows:
@@ -139,24 +139,14 @@ class Outbox:
         """Forget delivered rows; they are not handed out again even while the disk refuses."""
         with self._lock:
             self._undeleted |= self._ram.delete(seqs)
-            if self._file is not None and self._undeleted:
-                try:
-                    self._file.delete(self._undeleted)
-                except sqlite3.Error as err:
-                    self._fail(err)
-                else:
-                    self._undeleted.clear()
+            self._try(self._delete_from)
         self._work.set()
 
     def bury(self, row: Row, reason: str) -> None:
         """Take a row that the broker will not have out of the queue and keep it among the dead letters."""
         with self._lock:
             self._dead += 1
-            if self._file is not None:
-                try:
-                    self._file.bury(row, reason)
-                except sqlite3.Error as err:
-                    self._fail(err)
+            self._try(lambda file: file.bury(row, reason))
         self.delete([row.seq])
 
     def counts(self) -> OutboxCounts:
@@ -217,14 +207,27 @@ class Outbox:
         return Row(self._seq, kind, topic, payload), entry_id
 
     def _store(self, row: Row) -> None:
-        if self._file is not None and self._degraded is None:
-            try:
-                self._losses.add(REASON_FULL, self._file.insert(row, self._handed_out))
-            except sqlite3.Error as err:
-                self._fail(err)
-            else:
+        if self._degraded is None:
+            dropped = self._try(lambda file: file.insert(row, self._handed_out))
+            if dropped is not None:
+                self._losses.add(REASON_FULL, dropped)
                 return
         self._losses.add(_REASON_UNAVAILABLE, self._ram.insert(row))
+
+    def _try(self, action: Callable[[OutboxFile], T]) -> T | None:
+        """What the action gives; None if there is no file to act on, or it failed, which is noted."""
+        if self._file is None:
+            return None
+        try:
+            return action(self._file)
+        except sqlite3.Error as err:
+            self._fail(err)
+            return None
+
+    def _delete_from(self, file: OutboxFile) -> None:
+        if self._undeleted:
+            file.delete(self._undeleted)
+            self._undeleted.clear()
 
     def _pending(self) -> int:
         on_disk = len(self._file) - len(self._undeleted) if self._file is not None else 0
@@ -283,9 +286,7 @@ class Outbox:
     def _flush_ram(self, file: OutboxFile) -> None:
         while True:
             with self._lock:
-                if self._undeleted:
-                    file.delete(self._undeleted)
-                    self._undeleted.clear()
+                self._delete_from(file)
                 rows = self._ram.batch(0, _FLUSH_ROWS)
                 try:
                     file.insert_all(rows)

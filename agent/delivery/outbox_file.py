@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.delivery.rows import KINDS, RANKS, Row, rank_of
+from agent.delivery.sqlite import Transaction, connect, is_full
 from agent.delivery.wal import last_commit_frame, log_path
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ UNKNOWN_KIND = "unknown"
 _PAGE_BYTES = 4096
 _LAYOUT = 1  # user_version
 _COMMITS_PER_CHECKPOINT = 500
-_LOG_MAX_PAGES = 2000  # 8 MiB: beyond it the inserting thread checkpoints itself
-_LOG_KEPT_BYTES = 4 * 1024 * 1024
 _ROOM_ROWS = 64  # rows given up at a time: about 25 KB
 _DEAD_LETTERS = 1000
 _SLACK_PAGES = 8  # an insert that needs several pages fails some pages before the last
@@ -56,15 +55,16 @@ class OutboxFile:
             OSError: the folder cannot be used.
         """
         self._path = path
+        _check_header(path)
         claimed_frame = last_commit_frame(log_path(path))
-        self._db = _connect(path)
+        self._db = connect(path)
         try:
             self._prepare(max_bytes)
             recovered_frame = int(self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
             self.lost_rows_in_log = claimed_frame is None or claimed_frame > recovered_frame
             self._counts = [int(self._one(f"SELECT count(*) FROM rank_{rank}")) for rank in RANKS]
             self._log_fd = os.open(log_path(path), os.O_RDONLY)
-            self._syncer = _connect(path)
+            self._syncer = connect(path)
         except BaseException:
             self._db.close()
             raise
@@ -96,7 +96,7 @@ class OutboxFile:
 
     def insert_all(self, rows: Collection[Row], *, forget_losses: bool = False) -> None:
         """Commit rows at once, at the cap none; with the reports of all losses, forget the losses."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             for row in rows:
                 self._insert(row)
             if forget_losses:
@@ -117,14 +117,14 @@ class OutboxFile:
                 (after_seq, limit),
             )
             for seq, kind, topic, payload, crc in found:
-                if crc == _crc(kind, topic, payload):
+                if crc == _crc(seq, kind, topic, payload):
                     rows.append(Row(seq, kind, topic, payload))
                 else:
                     damaged.append((rank, seq))
         lost: Counter[str] = Counter()
         if damaged:
             lost[UNKNOWN_KIND] = len(damaged)
-            with _Transaction(self._db):
+            with Transaction(self._db):
                 for rank, seq in damaged:
                     self._db.execute(f"DELETE FROM rank_{rank} WHERE seq = ?", (seq,))
                     self._counts[rank] -= 1
@@ -134,7 +134,7 @@ class OutboxFile:
     def delete(self, seqs: Collection[int]) -> None:
         """Delete delivered rows in one transaction; unknown ones are ignored."""
         deleted = [0 for _ in RANKS]
-        with _Transaction(self._db):
+        with Transaction(self._db):
             for rank in RANKS:
                 for seq in seqs if self._counts[rank] else ():
                     deleted[rank] += self._db.execute(f"DELETE FROM rank_{rank} WHERE seq = ?", (seq,)).rowcount
@@ -143,7 +143,7 @@ class OutboxFile:
 
     def bury(self, row: Row, reason: str) -> None:
         """Copy a row that the broker will not take to the dead letters, of which the newest thousand are kept."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?)",
                 (row.seq, row.kind, row.topic, row.payload, reason),
@@ -196,27 +196,15 @@ class OutboxFile:
         self._db.execute(f"PRAGMA max_page_count={max_bytes // _PAGE_BYTES}").fetchone()
         if (verdict := self._one("PRAGMA quick_check(1)")) != "ok":
             raise DamagedFileError(str(verdict))
-        layout = self._one("PRAGMA user_version")
-        if layout == 0:
-            self._create()
-        elif layout != _LAYOUT:
-            raise DamagedFileError(f"its layout is {layout!r}, this version reads {_LAYOUT}")
-
-    def _create(self) -> None:
-        columns = "seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL"
-        with _Transaction(self._db):
-            for rank in RANKS:
-                self._db.execute(f"CREATE TABLE rank_{rank} ({columns}, crc INTEGER NOT NULL)")
-            self._db.execute(f"CREATE TABLE dead_letters ({columns}, reason TEXT NOT NULL)")
-            self._db.execute(
-                "CREATE TABLE losses (reason TEXT, kind TEXT, dropped INTEGER, PRIMARY KEY (reason, kind))"
-            )
-            self._db.execute(f"PRAGMA user_version={_LAYOUT}")
+        if self._one("SELECT count(*) FROM sqlite_master") == 0:
+            _create_tables(self._db)
+        if _layout_of(self._db) != _expected_layout():
+            raise DamagedFileError("its tables are not those of this version")
 
     def _insert(self, row: Row) -> None:
         self._db.execute(
             _INSERTS[rank_of(row.kind)],
-            (row.seq, row.kind, row.topic, row.payload, _crc(row.kind, row.topic, row.payload)),
+            (row.seq, row.kind, row.topic, row.payload, _crc(row.seq, row.kind, row.topic, row.payload)),
         )
 
     def _insert_making_room(self, row: Row, keep_through: int) -> Counter[str]:
@@ -230,7 +218,7 @@ class OutboxFile:
     def _insert_dropping(self, row: Row, keep_through: int, limit: int) -> Counter[str]:
         dropped: Counter[str] = Counter()
         counts = self._counts.copy()
-        with _Transaction(self._db):
+        with Transaction(self._db):
             oldest = "seq IN (SELECT seq FROM {0} WHERE seq > ? ORDER BY seq LIMIT ?)"
             buried = self._db.execute(f"DELETE FROM dead_letters WHERE {oldest.format('dead_letters')}", (0, limit))
             room = buried.rowcount
@@ -265,41 +253,42 @@ class OutboxFile:
         return value
 
 
-def is_full(err: Exception) -> bool:
-    """True for SQLITE_FULL, of the disk or of the file's own bound (Python 3.10 has no error codes)."""
-    return "database or disk is full" in str(err)
+def _check_header(path: Path) -> None:
+    """Refuse format numbers for which SQLite would open the file read-only, or as an empty one.
+
+    Offsets: https://www.sqlite.org/fileformat2.html#the_database_header
+    """
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        head = file.read(100)
+        if len(head) == 100 and (
+            head[18:20] not in {b"\1\1", b"\2\2"} or head[44:48] not in {b"\0\0\0\0", b"\0\0\0\4"}
+        ):
+            raise DamagedFileError("its header is damaged")
 
 
-class _Transaction:
-    """``BEGIN IMMEDIATE`` ... ``COMMIT``, or ``ROLLBACK`` and the error."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        try:
-            if error_type is None:
-                self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:  # after an error, unless SQLite itself has rolled back
-                self._db.execute("ROLLBACK")
+def _create_tables(db: sqlite3.Connection) -> None:
+    columns = "seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL"
+    with Transaction(db):
+        for rank in RANKS:
+            db.execute(f"CREATE TABLE rank_{rank} ({columns}, crc INTEGER NOT NULL)")
+        db.execute(f"CREATE TABLE dead_letters ({columns}, reason TEXT NOT NULL)")
+        db.execute("CREATE TABLE losses (reason TEXT, kind TEXT, dropped INTEGER, PRIMARY KEY (reason, kind))")
+        db.execute(f"PRAGMA user_version={_LAYOUT}")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
-    for pragma in (
-        "synchronous=NORMAL",
-        f"wal_autocheckpoint={_LOG_MAX_PAGES}",
-        f"journal_size_limit={_LOG_KEPT_BYTES}",
-        "secure_delete=OFF",  # Debian builds SQLite with it on; it doubles what a delete writes
-        "temp_store=MEMORY",
-    ):
-        db.execute(f"PRAGMA {pragma}").fetchone()
-    return db
+def _layout_of(db: sqlite3.Connection) -> list[tuple[object, ...]]:
+    """Tables, their columns and root pages: SQLite's own check would follow a root page into another table."""
+    return [*db.execute("PRAGMA user_version"), *db.execute("SELECT * FROM sqlite_master ORDER BY name")]
 
 
-def _crc(kind: str, topic: str, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(f"{kind}\n{topic}\n".encode()))
+def _expected_layout() -> list[tuple[object, ...]]:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        _create_tables(db)
+        return _layout_of(db)
+    finally:
+        db.close()
+
+
+def _crc(seq: int, kind: str, topic: str, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(f"{seq}\n{kind}\n{topic}\n".encode()))

@@ -54,9 +54,10 @@ class OutboxFolder:
             _sync_folder(self._path.parent)
         except sqlite3.OperationalError:
             raise  # the disk's fault, not the file's
-        except (DamagedFileError, sqlite3.DatabaseError) as err:
+        except (DamagedFileError, sqlite3.DatabaseError, UnicodeDecodeError) as err:  # the last: of a damaged schema
             aside = _quarantine(self._path)
-            _log.error("outbox %s is damaged (%s): moved to %s, a fresh one begins", self._path, err, aside)
+            reason = " ".join(str(err).split())  # SQLite's verdict has several lines
+            _log.error("outbox %s is damaged (%s): moved to %s, a fresh one begins", self._path, reason, aside)
             return Opened(OutboxFile(self._path, self._max_bytes), clean_end=None, damaged=True)
         if file.lost_rows_in_log:
             _log.error("outbox %s: the end of its log is damaged, events in it are lost", self._path)

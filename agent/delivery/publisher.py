@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from agent.delivery.events import Event
 from agent.delivery.mqtt import Message
 from agent.delivery.network import Network
-from agent.delivery.newest import NewestMessages, RateLimit
 from agent.delivery.payload import (
     encode_camera_state,
     encode_detections,
@@ -19,6 +18,7 @@ from agent.delivery.payload import (
     encode_info,
     encode_telemetry,
 )
+from agent.delivery.rate import RateLimit
 from agent.delivery.retained import RetainedTopics
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from agent.delivery.outbox import Outbox
     from agent.delivery.payload import Origin
     from agent.delivery.topics import Topics
-
-_QUEUED_DETECTIONS = 32
 
 
 def entry_encoder(
@@ -68,17 +66,15 @@ class MqttPublisher:
         self._is_clock_synced, self._clock = is_clock_synced, clock
         self._max_rate_hz = config.detections.max_rate_hz
         self._retained = RetainedTopics(clock.monotonic_s)
-        self._detections, self._telemetry = NewestMessages(_QUEUED_DETECTIONS), NewestMessages(1)
         self._camera_states: dict[str, CameraState] = {}
         self._rates: dict[str, RateLimit] = {}
-        self._rate_limited = 0
+        self._sent = self._dropped = self._rate_limited = 0
         self._network = Network(
             config,
             f"edge-agent-{node}",
             topics.status,
             queue=outbox,
             retained=self._retained,
-            newest=(self._detections, self._telemetry),
             monotonic_s=clock.monotonic_s,
             reconnect=reconnect,
         )
@@ -110,12 +106,15 @@ class MqttPublisher:
             rate = self._rates[frame.camera_id] = RateLimit(self._max_rate_hz)
         if not rate.allows(self._clock.monotonic_s()):
             self._rate_limited += 1
-        elif not self._network.online:
-            self._detections.drop(1)
+        elif self._network.online and self._network.send_now(
+            Message(
+                self._topics.detections(frame.camera_id),
+                encode_detections(frame, objects, self._origin, clock_synced=self._is_clock_synced()),
+            )
+        ):
+            self._sent += 1
         else:
-            payload = encode_detections(frame, objects, self._origin, clock_synced=self._is_clock_synced())
-            self._detections.put(Message(self._topics.detections(frame.camera_id), payload))
-            self._network.wake()
+            self._dropped += 1
 
     def set_camera_state(self, camera_id: str, state: CameraState) -> None:
         """Keep the camera's retained topic at this state: sent when it changes, once a second at most."""
@@ -133,8 +132,7 @@ class MqttPublisher:
     def publish_telemetry(self, values: Mapping[str, float]) -> None:
         """Send flat numbers at QoS 0; they are forgotten while the broker is away."""
         if self._network.online:
-            self._telemetry.put(Message(self._topics.telemetry, encode_telemetry(values)))
-            self._network.wake()
+            self._network.send_now(Message(self._topics.telemetry, encode_telemetry(values)))
 
     def counts(self) -> dict[str, int]:
         """Delivery in numbers, for telemetry and metrics."""
@@ -147,8 +145,8 @@ class MqttPublisher:
             "events_dead": outbox.dead,
             "events_dropped": sum(outbox.dropped.values()),
             **{f"events_dropped_{kind}": count for kind, count in sorted(outbox.dropped.items())},
-            "detections_sent": self._detections.sent,
-            "detections_dropped": self._detections.dropped,
+            "detections_sent": self._sent,
+            "detections_dropped": self._dropped,
             "detections_rate_limited": self._rate_limited,
             "mqtt_connections": self._network.connections,
             "mqtt_online": int(self._network.online),

@@ -53,6 +53,7 @@ class Script:
         properties: raw CONNACK properties (MQTT 5).
         puback: gives the reason code for a message, or None: no answer.
         pings: answers PINGREQ.
+        reads: goes on reading after CONNACK.
         garbage: sent right after CONNACK.
     """
 
@@ -63,6 +64,7 @@ class Script:
     properties: bytes = b""
     puback: Callable[[Published], int | None] = lambda _: 0
     pings: bool = True
+    reads: bool = True
     garbage: bytes = b""
 
 
@@ -78,6 +80,7 @@ class FakeBroker:
         self.disconnects = 0
         self.closed_connections = 0
         self._changed = threading.Condition()
+        self._closing = threading.Event()
         self._held: list[tuple[socket.socket, int, Published]] = []
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -127,6 +130,7 @@ class FakeBroker:
 
     def close(self) -> None:
         """Stop listening and cut everything."""
+        self._closing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.drop_connections()
@@ -151,6 +155,8 @@ class FakeBroker:
         with connection, suppress(OSError, EOFError):
             while True:
                 kind, flags, body = _read_packet(connection)
+                if not self.script.reads and kind != CONNECT:
+                    self._closing.wait()
                 if kind == CONNECT:
                     connect = _parse_connect(body)
                     level = connect.level

@@ -109,6 +109,26 @@ def test_one_flipped_bit_never_stops_delivery_nor_garbles_an_event(
     box.close()
 
 
+@pytest.mark.parametrize("at", [0, 17, 18, 19, 28, 47, 63, 3841, 3853])
+def test_one_flipped_bit_in_header_or_schema_is_survived(tmp_path: Path, at: int) -> None:
+    """Places where SQLite alone would go on as if read-only, empty, or with another table's rows."""
+    path, _ = killed_outbox(tmp_path / "a", tmp_path / "b", events=60, checkpointed=True)
+    whole = path.read_bytes()
+    for bit in range(8):
+        for old in path.parent.iterdir():
+            old.unlink()
+        garbled = bytearray(whole)
+        garbled[at] ^= 1 << bit
+        path.write_bytes(garbled)
+        box = make_outbox(path.parent)
+        box.append(event(1000))
+        box.maintain()
+        assert numbers(box) in ([*range(60), 1000], [1000])
+        assert len(numbers(box)) == 61 or gap_reasons(box) == ["outbox_damaged"]
+        assert box.degraded is None
+        box.close()
+
+
 def test_a_garbled_row_is_dropped_counted_and_reported(tmp_path: Path) -> None:
     path, _ = killed_outbox(tmp_path / "a", tmp_path / "b", events=10, checkpointed=True)
     path.write_bytes(path.read_bytes().replace(b'"id":5,"w"', b'"id":6,"w"'))

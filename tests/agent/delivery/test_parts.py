@@ -13,8 +13,8 @@ from agent.delivery import clock_sync
 from agent.delivery.backoff import Backoff
 from agent.delivery.clock_sync import ClockSync
 from agent.delivery.drain import Drain
-from agent.delivery.mqtt import Ack, Message
-from agent.delivery.newest import NewestMessages, RateLimit
+from agent.delivery.mqtt import Ack
+from agent.delivery.rate import RateLimit
 from agent.delivery.rows import Row
 from agent.delivery.wal import last_commit_frame
 from tests.support.delivery import ManualClock
@@ -49,16 +49,6 @@ def test_a_steady_stream_at_the_limit_passes_with_its_jitter() -> None:
     limit, rng = RateLimit(10.0), random.Random(3)  # noqa: S311
     passed = sum(limit.allows(number * 0.1 + rng.uniform(0, 0.04)) for number in range(200))
     assert passed >= 198
-
-
-def test_a_full_queue_of_the_newest_drops_its_oldest_and_counts() -> None:
-    newest = NewestMessages(2)
-    for name in "abc":
-        newest.put(Message(name, b""))
-    assert (len(newest), newest.dropped) == (2, 1)
-    assert newest.pop().topic == "b"
-    newest.drop(3)
-    assert (len(newest), newest.sent, newest.dropped) == (0, 1, 5)
 
 
 def test_the_clock_is_asked_every_ten_seconds() -> None:

@@ -292,6 +292,26 @@ def test_detections_go_at_qos_0_and_are_counted_when_the_broker_is_away(
     assert (counts["detections_sent"], counts["detections_dropped"]) == (1, 1)
 
 
+def test_detections_are_dropped_while_the_broker_does_not_read(
+    live_outbox: Outbox, publish_to: Start, fake_broker: FakeBroker
+) -> None:
+    fake_broker.script.reads = False
+    publisher = publish_to(fake_broker.port)
+    assert wait_until(lambda: publisher.online)
+    objects = [person(number) for number in range(120)]
+    for number in range(20_000):
+        publisher._rates.clear()
+        publisher.publish_detections(frame_ref(number), objects)
+        if publisher.counts()["detections_dropped"] >= 3:
+            break
+    assert publisher.counts()["detections_dropped"] == 3, "what the network does not take is not kept in memory"
+    publisher.emit(event(1))
+    began_s = time.monotonic()
+    publisher.stop(1.0)
+    assert time.monotonic() - began_s < 1.5
+    assert live_outbox.pending() == 1
+
+
 def test_detections_are_limited_per_camera(publish_to: Start, fake_broker: FakeBroker) -> None:
     publisher = publish_to(fake_broker.port, max_rate_hz=0.001)
     assert wait_until(lambda: publisher.online)
