@@ -21,9 +21,8 @@ LABELS = ("circle", "square", "triangle", "star", "cross")
 HIDDEN = 255  # in a mask: a piece of an object too hidden or too far outside to count
 MIN_VISIBLE_SHARE = 0.5
 FPS = 30.0  # the rate at which a scene moves naturally
-SIZE_RANGE_PX = (10.0, 80.0)  # an object's extent in a picture 320 wide; log-uniform: two fifths are under 24
+SIZE_RANGE_PX = (13.0, 80.0)  # an object's extent in a picture 320 wide; log-uniform: a third is under 24
 LANES = 7  # a scene's objects follow one another in so many lanes
-MAX_OBJECTS = 9  # of a random picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +78,13 @@ class Scene:
         return latest[1]
 
 
-def random_picture(seed: int, width: int = 320, height: int = 192) -> tuple[NDArray[np.uint8], Truth]:
-    """A picture on its own, the training distribution: uint8 ``[H, W, 3]`` BGR, and its truth (nothing `HIDDEN`)."""
+def random_picture(
+    seed: int, width: int = 320, height: int = 192, most_objects: int = 9
+) -> tuple[NDArray[np.uint8], Truth]:
+    """A picture on its own: uint8 ``[H, W, 3]`` BGR, and its truth (nothing is `HIDDEN`)."""
     rng = np.random.default_rng((seed, _STREAM_PICTURE))
     backdrop = Backdrop.random(rng, width, height)
-    things = [_Thing.random(rng, backdrop, (width, height)) for _ in range(rng.integers(0, MAX_OBJECTS + 1))]
+    things = [_Thing.random(rng, backdrop, (width, height)) for _ in range(rng.integers(0, most_objects + 1))]
     things = _without_hidden(things, (width, height))
     image, truth = _draw(backdrop, things, list(range(1, len(things) + 1)), frame_index=0)
     blur_px = rng.uniform(-0.7, 0.7) * width / 320
@@ -238,7 +239,7 @@ def _without_hidden(things: list[_Thing], size_wh: tuple[int, int]) -> list[_Thi
 
 def _contrasting_colour(rng: np.random.Generator, under_bgr: NDArray[np.float32]) -> NDArray[np.float32]:
     """A colour at a log-uniform distance from the one beneath it."""
-    distance = 28.0 * (160 / 28) ** rng.uniform()
+    distance = 34.0 * (160 / 34) ** rng.uniform()
     direction = rng.standard_normal(3) + rng.uniform(-1.5, 1.5)  # more often lighter or darker than another hue
     step = distance * direction / np.linalg.norm(direction)
     candidates = [np.clip(under_bgr + sign * step, 5, 250) for sign in (1, -1)]

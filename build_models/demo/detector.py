@@ -37,7 +37,7 @@ def build(num_classes: int = 5, width: int = 32) -> Detector:
 
 
 class Detector(nn.Module):
-    """Stem and three stages down to stride 16, one way back up to stride 8, a head on both.
+    """Stages down to stride 16, one way back up to stride 8, a head on both.
 
     ``forward`` gives, in the order of `OUTPUT_NAMES`, for each stride class logits ``[B, C, H/s, W/s]`` (sigmoid each)
     and raw distances ``[B, 4, H/s, W/s]``: ``exp(clip(raw)) * stride`` pixels from the cell's centre
@@ -46,17 +46,17 @@ class Detector(nn.Module):
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
-        middle, deep = 2 * width, 3 * width
-        self.stem = nn.Sequential(_conv(3, width, stride=2), _conv(width, width, stride=2))
-        self.stage_8 = nn.Sequential(_conv(width, middle, stride=2), _Residual(middle))
-        self.stage_16 = nn.Sequential(_conv(middle, deep, stride=2), _conv(deep, deep))
-        self.lateral = _conv(deep, middle, kernel=1)
-        self.head_8 = _Head(middle, middle, num_classes)
-        self.head_16 = _Head(deep, middle, num_classes)
+        double = 2 * width
+        self.stage_4 = nn.Sequential(_conv(3, width, stride=2), _conv(width, width, stride=2), _conv(width, width))
+        self.stage_8 = nn.Sequential(_conv(width, double, stride=2), _Residual(double))
+        self.stage_16 = nn.Sequential(_conv(double, double, stride=2), _conv(double, double))
+        self.lateral = _conv(double, double, kernel=1)
+        self.head_8 = _Head(double, num_classes)
+        self.head_16 = _Head(double, num_classes)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
-        features_8 = self.stage_8(self.stem(image))
+        features_8 = self.stage_8(self.stage_4(image))
         features_16 = self.stage_16(features_8)
         context = functional.interpolate(self.lateral(features_16), scale_factor=2.0, mode="nearest")
         return *self.head_8(features_8 + context), *self.head_16(features_16)
@@ -125,11 +125,11 @@ class _Residual(nn.Module):
 class _Head(nn.Module):
     """One shared convolution, then class logits and raw distances."""
 
-    def __init__(self, channels: int, hidden: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.shared = _conv(channels, hidden)
-        self.cls = _output(hidden, num_classes, bias=math.log(0.01 / 0.99))  # nearly every cell is background
-        self.ltrb = _output(hidden, 4, bias=math.log(1.5))
+        self.shared = _conv(channels, channels)
+        self.cls = _output(channels, num_classes, bias=math.log(0.01 / 0.99))  # nearly every cell is background
+        self.ltrb = _output(channels, 4, bias=math.log(1.5))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         shared = self.shared(features)

@@ -32,10 +32,11 @@ class Targets:
 
 
 def detection_loss(logits: Tensor, boxes_xyxy: Tensor, targets: Targets, input_wh: tuple[int, int]) -> Tensor:
-    """Quality focal loss of the classes plus GIoU loss of the boxes, a scalar, per answering cell.
+    """Class loss plus GIoU loss, a scalar, per object: each counts the same, however many cells answer for it.
 
-    A cell that answers is taught its box's present IoU as the score of its class, every other score is taught 0
-    (quality focal loss: Li et al., "Generalized Focal Loss", 2020; GIoU: Rezatofighi et al., 2019).
+    A cell that answers is taught its box's present IoU as the score of its class and 0 for the others; elsewhere all
+    scores are taught 0, the more the surer they are (quality-aware scores: Zhang et al., "VarifocalNet", 2021; GIoU:
+    Rezatofighi et al., 2019).
 
     Args:
         logits: ``[B, A, C]``.
@@ -46,12 +47,17 @@ def detection_loss(logits: Tensor, boxes_xyxy: Tensor, targets: Targets, input_w
     owner = assign(targets, input_wh)
     batch, cell = torch.nonzero(owner >= 0, as_tuple=True)
     row = owner[batch, cell]
+    share = (
+        1
+        / torch.zeros(targets.labels.shape).index_put_((batch, row), torch.ones(len(row)), accumulate=True)[batch, row]
+    )
     iou, giou = _overlaps(boxes_xyxy[batch, cell], targets.boxes_xyxy[batch, row])
     quality = torch.zeros_like(logits)
     quality[batch, cell, targets.labels[batch, row]] = iou.detach()
-    surprise = (quality - logits.sigmoid()).detach().square()
-    class_loss = functional.binary_cross_entropy_with_logits(logits, quality, weight=surprise, reduction="sum")
-    total: Tensor = (class_loss + BOX_WEIGHT * (1 - giou).sum()) / max(1, len(cell))
+    weight = logits.detach().sigmoid().square()
+    weight[batch, cell] = share[:, None]
+    class_loss = functional.binary_cross_entropy_with_logits(logits, quality, weight=weight, reduction="sum")
+    total: Tensor = (class_loss + BOX_WEIGHT * (share * (1 - giou)).sum()) / targets.valid.sum().clamp(min=1)
     return total
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 POOL_PICTURES = 1024
 NEW_PICTURES_PER_BATCH = 4
+MOST_OBJECTS = 24  # crowded pictures teach more at the same price
 
 
 class Sample(NamedTuple):
@@ -53,7 +54,7 @@ class PicturePool:
         return np.stack([sample.image_bgr for sample in varied]), _targets(varied)
 
     def _draw(self) -> Sample:
-        image_bgr, truth = random_picture(self._next_seed, *INPUT_WH)
+        image_bgr, truth = random_picture(self._next_seed, *INPUT_WH, most_objects=MOST_OBJECTS)
         self._next_seed += 1
         labels = truth.labels
         if self._shuffle_labels:

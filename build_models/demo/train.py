@@ -30,7 +30,7 @@ from build_models.demo.picture_pool import POOL_PICTURES, PicturePool
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STEPS = 3500
+STEPS = 2500
 BATCH = 16
 PEAK_LEARNING_RATE = 3e-3
 WARM_UP_STEPS = 200
