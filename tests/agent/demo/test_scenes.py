@@ -78,7 +78,7 @@ def test_objects_enter_stay_for_seconds_move_smoothly_and_leave() -> None:
 
 def test_the_distribution_holds_small_objects_all_labels_and_low_contrast() -> None:
     sides, labels, contrasts = [], [], []
-    for seed in range(150):
+    for seed in range(400):
         image, truth = random_picture(seed)
         sides.extend((truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]).max(axis=1).tolist())
         labels.extend(truth.labels.tolist())
