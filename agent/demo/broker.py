@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import select
 import signal
 import socket
 import subprocess
@@ -16,23 +17,40 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_READY_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 3.0
 
 
+class DemoBroker:
+    """A broker on its way; ``port`` is where it will listen."""
+
+    def __init__(self, port: int, child: subprocess.Popen[bytes]) -> None:
+        self.port = port
+        self._child = child
+
+    def wait_until_ready(self) -> None:
+        """Return once it takes connections.
+
+        Raises:
+            FatalError: it ended, or took too long.
+        """
+        assert self._child.stdout is not None, "made with a pipe"
+        told, _, _ = select.select([self._child.stdout], [], [], _READY_TIMEOUT_S)
+        if not told or not self._child.stdout.read(1):
+            raise FatalError(f"the demo's broker did not start on port {self.port}; try again, or choose a --port")
+
+
 @contextlib.contextmanager
-def running_broker(port: int) -> Iterator[int]:
-    """Run the broker in a child process for the length of a with block.
+def running_broker(port: int) -> Iterator[DemoBroker]:
+    """Run the broker in a child process for the length of a with block; it may still be starting when this begins.
 
     Args:
         port: the port to listen on; 0 picks a free one.
-
-    Yields:
-        The port; connections may be refused for the first second.
 
     Raises:
         ConfigError: amqtt is not installed, or the port cannot be had.
@@ -40,14 +58,15 @@ def running_broker(port: int) -> Iterator[int]:
     if importlib.util.find_spec("amqtt") is None:
         raise ConfigError("the demo needs the package amqtt: pip install 'edge-agent[demo]'")
     chosen = _free_port(port)
-    command = [sys.executable, "-m", "agent.demo.broker", str(chosen)]
-    # A session of its own: Ctrl-C is for the agent, which still has events to hand over.
-    # The folder: -m must find this very package, wherever the demo was started.
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, start_new_session=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-m", "agent.demo.broker", str(chosen)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the agent, which still has events to hand over
+        cwd=Path(__file__).parents[2],  # so that -m finds this very package, wherever the demo was started
     ) as child:
         try:
-            yield chosen
+            yield DemoBroker(chosen, child)
         finally:
             child.terminate()
             try:
@@ -77,6 +96,8 @@ async def _serve(port: int) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     # Standard input ends with the parent, however it dies.
     loop.add_reader(sys.stdin, stop.set)
+    sys.stdout.write("!")  # any sign will do
+    sys.stdout.flush()
     await stop.wait()
     await broker.shutdown()
 
@@ -88,7 +109,7 @@ def _free_port(wanted: int) -> int:
         try:
             probe.bind(("127.0.0.1", wanted))
         except (OSError, OverflowError) as err:
-            reason = err.strerror if isinstance(err, OSError) else "it is above 65535"
+            reason = err.strerror if isinstance(err, OSError) else "no number from 0 to 65535"
             raise ConfigError(f"--port {wanted}: expected a free port, got: {reason}; choose another") from err
         return int(probe.getsockname()[1])
 

@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import tempfile
+import threading
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -24,8 +25,10 @@ from agent.run_command import stop_event
 
 if TYPE_CHECKING:
     import argparse
-    import threading
 
+    from agent.demo.broker import DemoBroker
+
+_SUBSCRIBE_TIMEOUT_S = 5.0
 _LAST_EVENTS_TIMEOUT_S = 2.0
 
 
@@ -36,23 +39,28 @@ def run(args: argparse.Namespace) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as state_dir,
         as_file(files("agent.demo")) as folder,
-        running_broker(args.port) as port,
+        running_broker(args.port) as broker,
     ):
-        environ = {**os.environ, "DEMO_PORT": str(port), "DEMO_STATE": os.environ.get("EDGE_AGENT_STATE", state_dir)}
+        environ = {
+            **os.environ,
+            "DEMO_PORT": str(broker.port),
+            "DEMO_STATE": os.environ.get("EDGE_AGENT_STATE", state_dir),
+        }
         loaded = load_config(Path(folder, "demo.yaml"), environ)
         configure_logging(loaded.config.logging.level, loaded.config.logging.format, sys.stderr, os.environ)
-        _run(App(loaded), port, args.seconds, stop, view)
+        _run(App(loaded), broker, args.seconds, stop, view)
     return 0
 
 
-def _run(app: App, port: int, seconds: float | None, stop: threading.Event, view: LiveView) -> None:
+def _run(app: App, broker: DemoBroker, seconds: float | None, stop: threading.Event, view: LiveView) -> None:
     manifest = app.model.bundle.manifest
     view.say(
         f"edge-agent demo: model {manifest.name}, variant {app.model.variant.id}, drawn camera, 30 frames a second"
     )
     view.say("see for yourself, in another terminal:\n")
-    view.say(f"  mosquitto_sub -h 127.0.0.1 -p {port} -t 'edge/{app.node}/#' -v\n")
-    subscriber = _Subscriber(port, f"edge/{app.node}/camera/+/events")
+    view.say(f"  mosquitto_sub -h 127.0.0.1 -p {broker.port} -t 'edge/{app.node}/#' -v\n")
+    broker.wait_until_ready()
+    subscriber = _Subscriber(broker.port, f"edge/{app.node}/camera/+/events")
     started_s = time.monotonic()
 
     def each_turn() -> None:
@@ -74,7 +82,7 @@ def _run(app: App, port: int, seconds: float | None, stop: threading.Event, view
 
 
 class _Subscriber:
-    """A subscriber of its own, as any other program would be one; it connects as soon as the broker is there.
+    """A subscriber of its own, as any other program would be one; it has subscribed when its construction ends.
 
     Attributes:
         received: events shown so far.
@@ -87,11 +95,13 @@ class _Subscriber:
         self.received = 0
         self._arrived: queue.SimpleQueue[bytes | bytearray] = queue.SimpleQueue()
         self._client = Client(CallbackAPIVersion.VERSION2)
-        self._client.reconnect_delay_set(1, 1)
+        subscribed = threading.Event()
         self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
+        self._client.on_subscribe = lambda *_: subscribed.set()
         self._client.on_message = lambda _client, _data, message: self._arrived.put(message.payload)
-        self._client.connect_async("127.0.0.1", port)
+        self._client.connect("127.0.0.1", port)
         self._client.loop_start()
+        subscribed.wait(_SUBSCRIBE_TIMEOUT_S)
 
     def show(self, view: LiveView, until: int = 0, timeout_s: float = 0.0) -> None:
         """Give the view what has arrived; wait for what is missing ``until`` so many have, at most so long."""

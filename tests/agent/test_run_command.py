@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -19,27 +17,15 @@ from tests.support.ports import free_port
 from tests.support.tiny_models import classify_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from tests.support.agents import Kit
 
+pytestmark = pytest.mark.usefixtures("process_as_before")
+
 ROOT = f"edge/{NODE}"
-
-
-@pytest.fixture(autouse=True)
-def _process_as_before() -> Iterator[None]:
-    """The command sets up logging and signals for a process of its own."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for number, handler in signals.items():
-        signal.signal(number, handler)
 
 
 def once(config: Path, *arguments: str | Path) -> int:
