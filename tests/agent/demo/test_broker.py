@@ -25,6 +25,7 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 needs_amqtt = pytest.mark.skipif(find_spec("amqtt") is None, reason="needs the demo extra (amqtt)")
 
@@ -81,15 +82,6 @@ def test_ctrl_c_does_not_reach_it(port: int) -> None:
 
 
 @needs_amqtt
-def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "_STOP_TIMEOUT_S", 0.1)
-    with running_broker(0):
-        (child,) = children()
-        child.suspend()
-    assert not child.is_running()
-
-
-@needs_amqtt
 def test_one_that_ended_at_once_is_not_waited_for() -> None:
     with running_broker(0) as broken:
         (child,) = children()
@@ -114,6 +106,18 @@ def test_it_ends_when_its_parent_is_killed() -> None:
 @pytest.fixture
 def _any_amqtt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+
+
+@pytest.mark.usefixtures("_any_amqtt")
+def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = tmp_path / "python"
+    deaf.write_text("#!/bin/sh\ntrap '' TERM\nprintf '!'\nexec sleep 1000\n")
+    deaf.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(deaf))
+    monkeypatch.setattr(broker, "_STOP_TIMEOUT_S", 0.1)
+    with running_broker(0) as running:
+        running.wait_until_ready()
+    assert running._child.returncode == -signal.SIGKILL
 
 
 @pytest.mark.usefixtures("_any_amqtt")
