@@ -6,7 +6,7 @@ from agent.demo.scenes import LABELS, random_picture
 from agent.vision.detections import Detections
 from agent.vision.resize import Placement
 from build_models.demo.average_precision import mean_precision
-from build_models.demo.evaluate import HELD_OUT_SEED, evaluate, of_bundle, table_text
+from build_models.demo.evaluate import HELD_OUT_SEED, PICTURES, evaluate, of_bundle, table_text
 
 
 def test_a_detector_that_knows_the_truth_is_perfect() -> None:
@@ -21,6 +21,12 @@ def test_a_detector_that_knows_the_truth_is_perfect() -> None:
 def test_a_detector_that_confuses_all_classes_finds_nothing() -> None:
     table, _ = evaluate(_Oracle(label_shift=1), pictures=12)
     assert mean_precision(table) < 0.1
+
+
+def test_at_least_three_in_ten_held_out_objects_are_small() -> None:
+    boxes = [random_picture(HELD_OUT_SEED + number)[1].boxes_xyxy for number in range(PICTURES)]
+    sides = np.concatenate([(xyxy[:, 2:] - xyxy[:, :2]).max(axis=1) for xyxy in boxes if len(xyxy)])
+    assert np.mean(sides < 24) >= 0.30
 
 
 class _Oracle:
