@@ -21,7 +21,8 @@ LABELS = ("circle", "square", "triangle", "star", "cross")
 HIDDEN = 255  # in a mask: a piece of an object too hidden or too far outside to count
 MIN_VISIBLE_SHARE = 0.5
 FPS = 30.0  # the rate at which a scene moves naturally
-SIZE_RANGE_PX = (13.0, 80.0)  # an object's extent in a picture 320 wide; log-uniform: a third is under 24
+SIZE_RANGE_PX = (12.5, 80.0)  # an object's extent in a picture 320 wide; log-uniform: three in ten are under 24
+MAX_TILT = 0.4  # radians; what is wholly turned over is another shape to a small model
 LANES = 7  # a scene's objects follow one another in so many lanes
 
 
@@ -117,7 +118,7 @@ class _Thing:
             label=int(rng.integers(len(LABELS))),
             centre_xy=(x, y),
             diameter_px=smallest_px * (largest_px / smallest_px) ** rng.uniform() * width / 320,
-            rotation=rng.uniform(0, 2 * np.pi),
+            rotation=rng.uniform(-MAX_TILT, MAX_TILT),
             colour_bgr=_contrasting_colour(rng, backdrop.surface[int(y), int(x)]),
             texture_share=rng.uniform(0, 1),
         )
@@ -138,7 +139,7 @@ class _Journey:
         angles = rng.uniform(0, 2 * np.pi) + np.array((0.0, rng.uniform(0.6, 1.4) * np.pi))
         start, end = (_outside(angle, thing.diameter_px, size_wh) for angle in angles)
         path_xy = np.stack((start, np.array(thing.centre_xy), end))
-        return cls(thing, path_xy, turns=rng.uniform(-1, 1), size_swing=rng.uniform(0, 0.15))
+        return cls(thing, path_xy, turns=rng.uniform(-0.03, 0.03), size_swing=rng.uniform(0, 0.15))
 
     def at(self, progress: float) -> _Thing:
         """The object after a share of its way, 0..1."""

@@ -63,13 +63,11 @@ class PicturePool:
 
 
 def vary(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Mirror at random along both axes, which leaves every shape what it is, and exchange the colour channels."""
+    """Mirror left and right at random, which leaves every shape what it is, and exchange the colour channels."""
     image_bgr, boxes_xyxy = sample.image_bgr, sample.boxes_xyxy.copy()
-    for axis in (1, 0):
-        if rng.random() < 0.5:
-            side, low, high = image_bgr.shape[axis], 1 - axis, 3 - axis
-            image_bgr = np.flip(image_bgr, axis)
-            boxes_xyxy[:, [low, high]] = side - boxes_xyxy[:, [high, low]]
+    if rng.random() < 0.5:
+        image_bgr = np.flip(image_bgr, 1)
+        boxes_xyxy[:, [0, 2]] = image_bgr.shape[1] - boxes_xyxy[:, [2, 0]]
     return Sample(image_bgr[:, :, rng.permutation(3)], boxes_xyxy, sample.labels)
 
 

@@ -30,7 +30,7 @@ from build_models.demo.picture_pool import POOL_PICTURES, PicturePool
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STEPS = 2500
+STEPS = 4200
 BATCH = 16
 PEAK_LEARNING_RATE = 3e-3
 WARM_UP_STEPS = 200
@@ -59,7 +59,9 @@ def train(steps: int, seed: int, *, shuffle_labels: bool = False, pool_pictures:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps)
         images_bgr, targets = pool.batch(BATCH)
-        logits, boxes_xyxy = flatten(model(to_input(images_bgr)))
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # nearly twice as fast where the CPU multiplies bfloat16
+            outputs = model(to_input(images_bgr))
+        logits, boxes_xyxy = flatten([output.float() for output in outputs])
         loss = detection_loss(logits, boxes_xyxy, targets, INPUT_WH)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
