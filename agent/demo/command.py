@@ -9,23 +9,21 @@ import json
 import os
 import queue
 import sys
-import tempfile
 import threading
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.app import App
-from agent.config_file import load_config
 from agent.demo.broker import running_broker
 from agent.demo.view import LiveView, Status
-from agent.ops.log import configure_logging
-from agent.run_command import stop_event
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
+    from agent.app import App
+    from agent.config_file import LoadedConfig
     from agent.demo.broker import DemoBroker
 
 _SUBSCRIBE_TIMEOUT_S = 5.0
@@ -34,32 +32,48 @@ _LAST_EVENTS_TIMEOUT_S = 2.0
 
 def run(args: argparse.Namespace) -> int:
     """Run until Ctrl-C, or for ``args.seconds``; ends with a summary and exit code 0."""
-    stop = stop_event()
-    view = LiveView(sys.stdout)
-    with (
-        tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as state_dir,
-        as_file(files("agent.demo")) as folder,
-        running_broker(args.port) as broker,
-    ):
-        environ = {
-            **os.environ,
-            "DEMO_PORT": str(broker.port),
-            "DEMO_STATE": os.environ.get("EDGE_AGENT_STATE", state_dir),
-        }
+    with as_file(files("agent.demo")) as folder, running_broker(args.port) as broker:
+        # Imported only now: the broker starts on another core meanwhile.
+        from agent.app import App
+        from agent.config_file import load_config
+        from agent.ops.log import configure_logging
+        from agent.run_command import stop_event
+
+        stop = stop_event()
+        state_dir = _state_dir(os.environ)
+        is_first_start = not (state_dir / "canary.json").exists()
+        environ = {**os.environ, "DEMO_PORT": str(broker.port), "DEMO_STATE": str(state_dir)}
         loaded = load_config(Path(folder, "demo.yaml"), environ)
         configure_logging(loaded.config.logging.level, loaded.config.logging.format, sys.stderr, os.environ)
-        _run(App(loaded), broker, args.seconds, stop, view)
+        view = LiveView(sys.stdout)
+        app = App(loaded)
+        _introduce(app, broker.port, loaded, view)
+        broker.wait_until_ready()
+        elapsed_s, received = _watch(app, broker, args.seconds, stop, view)
+        view.say(_summary(app, elapsed_s, received, is_first_start=is_first_start))
     return 0
 
 
-def _run(app: App, broker: DemoBroker, seconds: float | None, stop: threading.Event, view: LiveView) -> None:
-    manifest = app.model.bundle.manifest
-    view.say(
-        f"edge-agent demo: model {manifest.name}, variant {app.model.variant.id}, drawn camera, 30 frames a second"
-    )
+def _state_dir(environ: Mapping[str, str]) -> Path:
+    """Where the demo remembers that its model was tried out, so that only the first start waits for that."""
+    chosen = environ.get("EDGE_AGENT_STATE")
+    if chosen:
+        return Path(chosen)
+    base = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Path(base, "edge-agent-demo")
+
+
+def _introduce(app: App, port: int, loaded: LoadedConfig, view: LiveView) -> None:
+    name, fps = app.model.bundle.manifest.name, loaded.config.cameras[0].fps
+    view.say(f"edge-agent demo: model {name}, variant {app.model.variant.id}, a drawn camera, {fps:g} frames a second")
     view.say("see for yourself, in another terminal:\n")
-    view.say(f"  mosquitto_sub -h 127.0.0.1 -p {broker.port} -t 'edge/{app.node}/#' -v\n")
-    broker.wait_until_ready()
+    view.say(f"  mosquitto_sub -h 127.0.0.1 -p {port} -t 'edge/{app.node}/#' -v\n")
+
+
+def _watch(
+    app: App, broker: DemoBroker, seconds: float | None, stop: threading.Event, view: LiveView
+) -> tuple[float, int]:
+    """Run the agent and show what its subscriber gets; returns seconds and events received."""
     subscriber = _Subscriber(broker.port, f"edge/{app.node}/camera/+/events")
     started_s = time.monotonic()
 
@@ -78,7 +92,7 @@ def _run(app: App, broker: DemoBroker, seconds: float | None, stop: threading.Ev
         elapsed_s = time.monotonic() - started_s
         subscriber.show(view, until=_status(app, elapsed_s).events, timeout_s=_LAST_EVENTS_TIMEOUT_S)
         subscriber.close()
-    view.say(_summary(app, elapsed_s, subscriber.received))
+    return elapsed_s, subscriber.received
 
 
 class _Subscriber:
@@ -134,12 +148,14 @@ def _status(app: App, elapsed_s: float) -> Status:
     )
 
 
-def _summary(app: App, elapsed_s: float, received: int) -> str:
+def _summary(app: App, elapsed_s: float, received: int, *, is_first_start: bool) -> str:
     status = _status(app, elapsed_s)
     frames = f"{status.frames} frames in {elapsed_s:.1f} s ({status.frames / elapsed_s:.1f} a second)"
     events = f"{status.events} events, {received} of them received by the subscriber"
     lines = ["", f"{frames}, {status.dropped} dropped; {events}"]
     if app.first_result_after_s is not None:
         lines.append(f"first result {app.first_result_after_s:.2f} s after the process started")
+        if is_first_start:
+            lines.append("  (with the trial run of a model that this device had not seen; later starts are quicker)")
     lines.append("next: your own camera and model, see the README")
     return "\n".join(lines)
