@@ -1,11 +1,11 @@
 """What the agent adds to bare inference: latency to the handed-over PUBLISH, and its own CPU per frame.
 
-    python benchmarks/overhead.py                      yolox-nano and the person video of the real data
-    python benchmarks/overhead.py --bundle B --key K --video V
+    python -m benchmarks.overhead                      yolox-nano and the person video of the real data
+    python -m benchmarks.overhead --bundle B --key K --video V
 
 One process per contender, the same model file, threads and spinning; rounds are interleaved.
 
-- ``bare``: plain ONNX Runtime, ``session.run`` on inputs that are ready.
+- ``bare``: ``session.run`` alone, as the device calls it (bound buffers), on inputs that lie in the buffer already.
 - ``agent``: the whole frame path on frames that are ready (mailbox, resize, inference, decode, tracking, events,
   detections to a real mosquitto); the clock stops when paho's ``publish()`` has returned.
 - ``own``: the same path at 30 frames a second with ``session.run`` replaced by a replay of recorded outputs; all CPU
@@ -363,5 +363,4 @@ def _say(answer: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     sys.exit(main())

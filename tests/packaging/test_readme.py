@@ -26,7 +26,7 @@ def layout_entries(text: str) -> dict[str, str]:
 
 def modules() -> set[str]:
     """Every Python module with code in it; a package's ``__init__`` only names the package."""
-    files = {path for package in ("agent", "build_models") for path in (ROOT / package).rglob("*.py")}
+    files = {path for package in ("agent", "build_models", "benchmarks") for path in (ROOT / package).rglob("*.py")}
     return {path.relative_to(ROOT).as_posix() for path in files if path.name != "__init__.py"}
 
 
