@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from agent.delivery.events import Event
@@ -67,6 +68,8 @@ class MqttPublisher:
         self._max_rate_hz = config.detections.max_rate_hz
         self._retained = RetainedTopics(clock.monotonic_s)
         self._camera_states: dict[str, CameraState] = {}
+        # Two threads tell of a camera, inference and supervision: what is remembered must be what was sent last.
+        self._states_lock = threading.Lock()
         self._rates: dict[str, RateLimit] = {}
         self._sent = self._dropped = self._rate_limited = 0
         self._network = Network(
@@ -118,11 +121,13 @@ class MqttPublisher:
 
     def set_camera_state(self, camera_id: str, state: CameraState) -> None:
         """Keep the camera's retained topic at this state: sent when it changes, once a second at most."""
-        if self._camera_states.get(camera_id) != state:
+        with self._states_lock:
+            if self._camera_states.get(camera_id) == state:
+                return
             self._camera_states[camera_id] = state
             payload = encode_camera_state(state, self._clock.unix_ms())
             self._retained.put(self._topics.camera_state(camera_id), payload)
-            self._network.wake()
+        self._network.wake()
 
     def set_info(self, info: Mapping[str, object]) -> None:
         """Keep the retained info topic at these facts."""
