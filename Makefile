@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEVICE_PYTHONS := 3.10 3.13
-DEVICE_TESTS := $(wildcard tests/agent tests/contract)
+DEVICE_TESTS := tests/agent
 SKIP_ALLOWANCE = $(if $(CI),--skip-allowance=$(1))
 export PATH := $(PATH):/usr/sbin:/sbin
 
