@@ -124,7 +124,8 @@ def test_a_port_that_is_taken_is_told_in_one_line(
 
 @needs_amqtt
 @pytest.mark.skipif(not (SHIPPED / "bundle").exists(), reason="the demo bundle has not been built")
-def test_the_demo_that_ships_sees_its_drawn_objects() -> None:
+def test_the_demo_that_ships_sees_its_drawn_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_STATE", str(tmp_path))  # not the user's own: a demo may be running
     ended = run_command("demo", "--seconds", "5")
     assert ended.returncode == 0, ended.stderr
     assert_complete(ended.stdout, at_least_s=5.0)
