@@ -1,6 +1,6 @@
 """Train the demo detector on procedural pictures: ``python -m build_models.demo.train --out DIR``.
 
-Twelve minutes on two CPU cores that do nothing else. Writes ``weights.pt`` (a state dict in half precision),
+About sixteen minutes on two CPU cores that do nothing else. Writes ``weights.pt`` (a state dict in half precision),
 ``training.json`` (what was run and measured) and ``contact_sheet.jpg``. ``--shuffle-labels`` is the negative control:
 with the objects' labels drawn at random there is nothing to learn but boxes, and the precision must collapse.
 """
