@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ONLINE_TIMEOUT_S = 3.0
+
 
 def run(args: argparse.Namespace) -> int:
     """Load the config, set logging up, run; SIGTERM and SIGINT end it with exit code 0."""
@@ -69,6 +71,7 @@ def run_once(loaded: LoadedConfig, save: Path | None, *, dry_run: bool) -> int:
     app = App(replace(loaded, config=config), dry_run=dry_run)
     try:
         app.publisher.start()
+        app.publisher.wait_until_online(_ONLINE_TIMEOUT_S)  # detections that nobody takes are forgotten
         for frame, sighting in app.see_once():
             if save is not None:
                 path = save if len(config.cameras) == 1 else save.with_stem(f"{save.stem}-{frame.camera_id}")

@@ -77,6 +77,10 @@ class DryRunPublisher:
     def start(self) -> None:
         """There is nothing to connect to."""
 
+    def wait_until_online(self, timeout_s: float) -> bool:
+        """There is nothing to wait for."""
+        return True
+
     def stop(self, timeout_s: float) -> bool:
         """There is nothing to flush."""
         return True

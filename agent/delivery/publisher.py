@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from agent.delivery.payload import Origin
     from agent.delivery.topics import Topics
 
+_ONLINE_POLL_S = 0.02
+
 
 def entry_encoder(
     topics: Topics, origin: Origin, is_clock_synced: Callable[[], bool]
@@ -90,6 +92,13 @@ class MqttPublisher:
     def start(self) -> None:
         """Start connecting; returns at once and never raises for an unreachable broker."""
         self._network.start()
+
+    def wait_until_online(self, timeout_s: float) -> bool:
+        """Wait for the broker, at most so long; True if it has us connected."""
+        until_s = self._clock.monotonic_s() + timeout_s
+        while not self.online and self._clock.monotonic_s() < until_s:
+            self._clock.wait(_ONLINE_POLL_S)
+        return self.online
 
     def stop(self, timeout_s: float) -> bool:
         """Send what can be sent, say offline, disconnect; always returns in time. True if no event is left unsent."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import cv2
@@ -12,8 +14,10 @@ import numpy as np
 import pytest
 
 from agent.__main__ import main
+from agent.delivery.rows import RANKS
 from tests.support.agents import CHECKOUT, NODE, file_camera, make_kit, run_command, scene_camera, write_video
 from tests.support.ports import free_port
+from tests.support.subscriber import Subscriber
 from tests.support.tiny_models import classify_model
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tests.support.agents import Kit
+    from tests.support.mosquitto import Mosquitto
 
 pytestmark = pytest.mark.usefixtures("process_as_before")
 
@@ -90,7 +95,21 @@ def test_once_without_a_dry_run_leaves_its_events_in_the_outbox(kit: Kit, tmp_pa
     video = write_video(tmp_path / "visit.avi", (3, 255))
     config = kit.config(tmp_path, [file_camera(video)], mqtt={"port": free_port()})
     assert main(["run", "--config", str(config), "--once"]) == 0
-    assert (tmp_path / "state" / "outbox.sqlite").exists()
+    with closing(sqlite3.connect(tmp_path / "state" / "outbox.sqlite")) as database:
+        counts = [database.execute(f"SELECT count(*) FROM rank_{rank}").fetchone()[0] for rank in RANKS]  # noqa: S608
+    assert sum(counts) == 3
+
+
+@pytest.mark.mosquitto
+def test_once_publishes_what_it_sees_when_the_broker_is_there(kit: Kit, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "visit.avi", (3, 255))
+    config = kit.config(tmp_path, [file_camera(video)], mqtt={"port": mosquitto.port})
+    subscriber = Subscriber(mosquitto.host, mosquitto.port)
+    assert main(["run", "--config", str(config), "--once"]) == 0
+    assert subscriber.wait_for(lambda messages: messages[-1].payload == b"offline" if messages else False)
+    subscriber.close()
+    assert len(subscriber.payloads(f"{ROOT}/camera/door/detections")) == 1
+    assert len(subscriber.payloads(f"{ROOT}/camera/door/events")) == 3
 
 
 @pytest.mark.parametrize("name", ["out.xyz", "out", "out.mp4"])
