@@ -35,12 +35,14 @@ test: ## all tests, with the coverage of agent/ and the list of skips
 .PHONY: test-device
 test-device: ## the device side's tests on the other supported Pythons, where they exist
 	$(python_is_new_enough)
-	@for version in $(DEVICE_PYTHONS); do \
-	  python=$$($(PYTHON) .ci/environment.py find $$version) || { echo "Python $$version was not found: the device tests do not run on it"; continue; }; \
+	@missing=0; for version in $(DEVICE_PYTHONS); do \
+	  python=$$($(PYTHON) .ci/environment.py find $$version) || { echo "skipped: Python $$version was not found"; missing=$$((missing + 1)); continue; }; \
 	  echo "the device tests on Python $$version"; \
 	  $(PYTHON) .ci/environment.py device --python "$$python" --folder .venv-py$$version || exit 1; \
 	  .venv-py$$version/bin/python -m pytest $(DEVICE_TESTS) $(call SKIP_ALLOWANCE,test-device) || exit 1; \
-	done
+	done; \
+	echo "interpreters skipped: $$missing of $(words $(DEVICE_PYTHONS))"; \
+	[ -z "$(CI)" ] || [ $$missing = 0 ] || { echo "CI skips none of them: install them, or change DEVICE_PYTHONS" >&2; exit 1; }
 
 .PHONY: check
 check: ## lint, format, types and the import contract

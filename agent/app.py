@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 5.0
 _TURN_S = 0.2
+_INFERENCE_LIMIT_S = 60.0
 _JOIN_TIMEOUT_S = 3.0
 
 
@@ -92,6 +93,7 @@ class App:
         self.pipeline = make_pipeline(config, self.model, watchers, self.mailbox, self.publisher)
         self.captures = {camera.id: self._make_capture(index) for index, camera in enumerate(config.cameras)}
         self._failure: Exception | None = None
+        self._stalled: set[str] = set()
         self._started = False
         self._thread = threading.Thread(target=self._run_pipeline, name="inference", daemon=True)
         self._telemetry_due_s = time.monotonic() + config.mqtt.telemetry_interval_s
@@ -114,10 +116,11 @@ class App:
 
         Raises:
             ConfigError: a camera's source is not what the config says; the message names the place in the file.
-            FatalError: a thread died.
+            FatalError: a thread died, or inference hangs.
         """
         while not stop.wait(_TURN_S) and self._thread.is_alive():
             self._raise_failures()
+            self._check_heartbeat()
             self._tell_first_result()
             self._publish_camera_health()
             if time.monotonic() >= self._telemetry_due_s:
@@ -242,10 +245,22 @@ class App:
             self.first_result_after_s = seconds_since_process_start() - (time.monotonic() - first_s)
             log.info("first result %.2f s after process start", self.first_result_after_s)
 
+    def _check_heartbeat(self) -> None:
+        """A model or a provider that hangs cannot be helped from inside: the supervisor of the process restarts it."""
+        silent_s = time.monotonic() - self.pipeline.heartbeat_s
+        if silent_s > _INFERENCE_LIMIT_S:
+            raise FatalError(
+                f"inference hangs: expected a frame within {_INFERENCE_LIMIT_S:g} s, none in {silent_s:.0f} s"
+            )
+
     def _publish_camera_health(self) -> None:
         for camera_id, capture in self.captures.items():
-            if capture.state not in ("up", "starting"):
-                self.publisher.set_camera_state(camera_id, CameraState(capture.state))
+            stalled = time.monotonic() - capture.heartbeat_s > capture.heartbeat_limit_s
+            if stalled and camera_id not in self._stalled:
+                log.warning("camera %s: its driver has not returned for %g s", camera_id, capture.heartbeat_limit_s)
+            self._stalled = self._stalled | {camera_id} if stalled else self._stalled - {camera_id}
+            if stalled or capture.state not in ("up", "starting"):
+                self.publisher.set_camera_state(camera_id, CameraState("stalled" if stalled else capture.state))
 
     def _info(self) -> dict[str, object]:
         manifest, variant = self.model.bundle.manifest, self.model.variant

@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
 def run_service(loaded: LoadedConfig, *, dry_run: bool) -> int:
     """Run until a signal or until every source has ended."""
-    stop = stop_event()
     app = App(loaded, dry_run=dry_run)
+    stop = stop_event()  # until here a signal ends the process at once: there is nothing to flush
     try:
         app.start()
         app.watch(stop)

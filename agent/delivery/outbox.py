@@ -37,6 +37,7 @@ _REASON_UNAVAILABLE = "disk_unavailable"
 _GATHER_S = 0.15  # with the disk's own time, a power cut loses about the last 200 ms
 _IDLE_S = 2.0
 _RETRY_S = 5.0
+_CLOSE_TIMEOUT_S = 3.0
 _RAM_BYTES = 4 * 1024 * 1024
 _FLUSH_ROWS = 256  # a flush from memory holds the lock for as many rows at a time
 
@@ -179,7 +180,12 @@ class Outbox:
         self._closing.set()
         self._work.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_TIMEOUT_S)
+            if self._thread.is_alive():
+                _log.error(
+                    "outbox %s: the disk does not answer; it is left without the mark of a clean end", self._path
+                )
+                return
         if self._degraded is not None:
             self._use_disk()
         with self._lock:

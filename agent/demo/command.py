@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from importlib.resources import as_file, files
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from agent.demo.broker import running_broker
 from agent.demo.view import LiveView, Status
+from agent.errors import FatalError
 
 if TYPE_CHECKING:
     import argparse
@@ -26,13 +29,18 @@ if TYPE_CHECKING:
     from agent.config_file import LoadedConfig
     from agent.demo.broker import DemoBroker
 
+TRIAL = "canary.json"
 _SUBSCRIBE_TIMEOUT_S = 5.0
 _LAST_EVENTS_TIMEOUT_S = 2.0
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until Ctrl-C, or for ``args.seconds``; ends with a summary and exit code 0."""
-    with as_file(files("agent.demo")) as folder, running_broker(args.port) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as state_dir,
+        as_file(files("agent.demo")) as folder,
+        running_broker(args.port) as broker,
+    ):
         # Imported only now: the broker starts on another core meanwhile.
         from agent.app import App
         from agent.config_file import load_config
@@ -40,13 +48,15 @@ def run(args: argparse.Namespace) -> int:
         from agent.run_command import stop_event
 
         stop = stop_event()
-        state_dir = _state_dir(os.environ)
-        is_first_start = not (state_dir / "canary.json").exists()
-        environ = {**os.environ, "DEMO_PORT": str(broker.port), "DEMO_STATE": str(state_dir)}
+        # Each demo has an outbox of its own; that the model was tried out is remembered for all of them.
+        remembered, trial = _memory_dir(os.environ) / TRIAL, Path(state_dir, TRIAL)
+        is_first_start = not _copied(remembered, trial)
+        environ = {**os.environ, "DEMO_PORT": str(broker.port), "DEMO_STATE": state_dir}
         loaded = load_config(Path(folder, "demo.yaml"), environ)
         configure_logging(loaded.config.logging.level, loaded.config.logging.format, sys.stderr, os.environ)
         view = LiveView(sys.stdout)
         app = App(loaded)
+        _copied(trial, remembered)
         _introduce(app, broker.port, loaded, view)
         broker.wait_until_ready()
         elapsed_s, received = _watch(app, broker, args.seconds, stop, view)
@@ -54,13 +64,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _state_dir(environ: Mapping[str, str]) -> Path:
+def _memory_dir(environ: Mapping[str, str]) -> Path:
     """Where the demo remembers that its model was tried out, so that only the first start waits for that."""
     chosen = environ.get("EDGE_AGENT_STATE")
     if chosen:
         return Path(chosen)
     base = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
     return Path(base, "edge-agent-demo")
+
+
+def _copied(source: Path, target: Path) -> bool:
+    """Copy a small file; False when that fails, which costs no more than another trial run."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    except OSError:
+        return False
+    return True
 
 
 def _introduce(app: App, port: int, loaded: LoadedConfig, view: LiveView) -> None:
@@ -115,7 +135,8 @@ class _Subscriber:
         self._client.on_message = lambda _client, _data, message: self._arrived.put(message.payload)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        subscribed.wait(_SUBSCRIBE_TIMEOUT_S)
+        if not subscribed.wait(_SUBSCRIBE_TIMEOUT_S):
+            raise FatalError(f"the demo's broker did not answer within {_SUBSCRIBE_TIMEOUT_S:g} s; try again")
 
     def show(self, view: LiveView, until: int = 0, timeout_s: float = 0.0) -> None:
         """Give the view what has arrived; wait for what is missing ``until`` so many have, at most so long."""

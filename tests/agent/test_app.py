@@ -284,6 +284,7 @@ class HangingCapture:
     """A capture whose driver does not come back."""
 
     state, failure, frames, errors = "up", None, 0, 0
+    heartbeat_s, heartbeat_limit_s = float("-inf"), 10.0
 
     def __init__(self, log: list[tuple[str, float]], name: str) -> None:
         self._log, self._name = log, name
@@ -479,3 +480,26 @@ def test_a_camera_without_a_frame_cannot_be_seen(
     monkeypatch.setattr("agent.camera.synthetic.SyntheticCamera.read", lambda self: None)
     with pytest.raises(CameraError, match="camera door: expected a frame"):
         app.see_once()
+
+
+def test_a_driver_that_does_not_return_is_told_and_published(
+    kit: Kit, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_of(kit.config(tmp_path, [scene_camera("a")], mqtt={"port": free_port()}))
+    app.captures = {"a": HangingCapture([], "a")}  # type: ignore[dict-item]
+    published: list[str] = []
+    monkeypatch.setattr(app.publisher, "set_camera_state", lambda camera_id, state: published.append(state.health))
+    app._publish_camera_health()
+    app._publish_camera_health()
+    assert published == ["stalled", "stalled"]
+    assert len([record for record in caplog.records if "has not returned" in record.message]) == 1
+    app.stop()
+
+
+def test_inference_that_hangs_ends_the_agent(kit: Kit, tmp_path: Path) -> None:
+    app = app_of(kit.config(tmp_path, [scene_camera("a")], mqtt={"port": free_port()}))
+    app._check_heartbeat()
+    app.pipeline.heartbeat_s -= 100
+    with pytest.raises(FatalError, match="inference hangs"):
+        app._check_heartbeat()
+    app.stop()
