@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 FLUSH_S = 5.0
 SLACK_S = 2.5  # the end of an interpreter with all its libraries, on a busy machine
-VISITS = ((10, 255), (25, 0))
+VISITS = ((10, 255), (5, 0))
 
 
 @pytest.fixture
@@ -100,6 +102,24 @@ def test_a_silent_broker_cannot_hold_the_agent(
     assert "the rest waits for the next start" in agent.text
 
 
+def test_a_broker_that_cannot_even_be_connected_to_cannot_hold_the_agent(kit: Kit, tmp_path: Path) -> None:
+    """A full queue of connections drops what comes, as a firewall does: connecting takes ten seconds to fail."""
+    video = write_video(tmp_path / "visits.avi", *VISITS)
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        camera = file_camera(video, pace="native", loop=True)
+        with running_agent(kit.config(tmp_path, [camera], mqtt={"port": full.getsockname()[1]})) as agent:
+            agent.wait_for_line("event new")
+            code, took_s = agent.signal_and_wait(signal.SIGTERM)
+    assert code == 0, agent.text
+    assert took_s < FLUSH_S + SLACK_S
+    assert "still blocked in connecting" in agent.text, "else this tests something else"
+
+
 def test_a_camera_that_hangs_in_its_driver_cannot_hold_the_agent(kit: Kit, tmp_path: Path) -> None:
     """An address that takes connections and says nothing blocks OpenCV for as long as open_timeout_s."""
     silent = FakeBroker(Script(connack=None))
@@ -113,12 +133,16 @@ def test_a_camera_that_hangs_in_its_driver_cannot_hold_the_agent(kit: Kit, tmp_p
     assert "left behind, still busy after 3 s: door" in agent.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_the_model_is_tried_out_is_not_lost(number: signal.Signals, kit: Kit, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_signal_while_the_model_is_tried_out_ends_the_agent_at_once_and_blames_no_model(
+    number: signal.Signals, expected: int, kit: Kit, tmp_path: Path
+) -> None:
+    """There is nothing to flush yet."""
     config = kit.config(tmp_path, [scene_camera()], mqtt={"port": free_port()})
     (tmp_path / "state" / "canary.json").unlink()
     with running_agent(config) as agent:
         agent.wait_for_line("trying it out in a child process")
-        code, _ = agent.signal_and_wait(number)
-    assert code == 0, agent.text
-    assert "golden replay passed" in agent.text
+        code, took_s = agent.signal_and_wait(number)
+    assert code == expected, agent.text
+    assert took_s < SLACK_S
+    assert len(agent.lines) == 1, agent.text
