@@ -220,9 +220,10 @@ def test_without_a_state_folder_the_agent_says_so_and_still_delivers(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
 def test_an_unreachable_broker_does_not_stop_the_agent(host: str, kit: Kit, tmp_path: Path) -> None:
-    video = write_video(tmp_path / "visits.avi", (10, 255), (25, 0))
+    video = write_video(tmp_path / "visits.avi", (5, 255), (5, 0))
+    mqtt = {"host": host, "port": free_port()}
     camera = file_camera(video, pace="native", loop=True)
-    with running_agent(kit.config(tmp_path, [camera], mqtt={"host": host, "port": free_port()})) as agent:
+    with running_agent(kit.config(tmp_path, [camera], mqtt=mqtt, tracking={"lost_after_s": 0.2})) as agent:
         agent.wait_for_line("trying again")
         agent.wait_for_line("event end", count=3)
         assert agent.process.poll() is None

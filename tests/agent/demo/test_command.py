@@ -18,6 +18,7 @@ import pytest
 
 import agent.demo
 from agent.__main__ import main
+from agent.demo.command import _copied, _memory_dir
 from tests.support.agents import CHECKOUT, run_command
 
 if TYPE_CHECKING:
@@ -67,6 +68,34 @@ def test_the_demo_ends_after_its_seconds_with_a_summary_of_events_that_all_arriv
     monkeypatch.setattr("agent.demo.command.files", lambda package: demo_folder)
     assert main(["demo", "--seconds", "2"]) == 0
     assert_complete(capsys.readouterr().out, at_least_s=2.0)
+
+
+@needs_amqtt
+@pytest.mark.usefixtures("process_as_before")
+def test_the_first_demo_says_why_it_was_slow_and_remembers_for_the_next(
+    demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agent.demo.command.files", lambda package: demo_folder)
+    monkeypatch.setenv("EDGE_AGENT_STATE", str(tmp_path / "fresh"))
+    told = []
+    for _ in range(2):
+        assert main(["demo", "--seconds", "0.5"]) == 0
+        told.append("with the trial run of a model" in capsys.readouterr().out)
+    assert told == [True, False]
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["canary.json"], "its outbox was its own"
+
+
+def test_a_memory_that_cannot_be_written_costs_only_another_trial(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert not _copied(tmp_path / "file", tmp_path / "file" / "canary.json")
+    assert not _copied(tmp_path / "missing", tmp_path / "copy")
+    assert _copied(tmp_path / "file", tmp_path / "new" / "copy")
+
+
+def test_the_memory_is_where_it_is_said_to_be_else_where_state_belongs() -> None:
+    assert _memory_dir({"EDGE_AGENT_STATE": "/a", "XDG_STATE_HOME": "/b"}) == Path("/a")
+    assert _memory_dir({"XDG_STATE_HOME": "/b"}) == Path("/b/edge-agent-demo")
+    assert _memory_dir({}) == Path("~/.local/state/edge-agent-demo").expanduser()
 
 
 DEMO_OF_A_FOLDER = """
@@ -123,7 +152,6 @@ def test_a_port_that_is_taken_is_told_in_one_line(
 
 
 @needs_amqtt
-@pytest.mark.skipif(not (SHIPPED / "bundle").exists(), reason="the demo bundle has not been built")
 def test_the_demo_that_ships_sees_its_drawn_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AGENT_STATE", str(tmp_path))  # not the user's own: a demo may be running
     ended = run_command("demo", "--seconds", "5")
