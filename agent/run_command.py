@@ -52,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
 def run_service(loaded: LoadedConfig, *, dry_run: bool) -> int:
     """Run until a signal or until every source has ended."""
+    end_at_once_on_signals()
     app = App(loaded, dry_run=dry_run)
-    stop = stop_event()  # until here a signal ends the process at once: there is nothing to flush
+    stop = stop_event()
     try:
         app.start()
         app.watch(stop)
@@ -95,6 +96,16 @@ def _save(path: Path, image_bgr: NDArray[np.uint8]) -> None:
     except OSError as err:
         raise ConfigError(f"--save: {path}: expected a place to write to, got: {err.strerror}; choose another") from err
     log.info("saved %s", path)
+
+
+def end_at_once_on_signals() -> None:
+    """Before anything runs there is nothing to flush: SIGTERM and SIGINT end the process with exit code 0."""
+
+    def handle(*_: object) -> None:
+        raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
 
 
 def stop_event() -> threading.Event:

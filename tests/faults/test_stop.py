@@ -133,9 +133,9 @@ def test_a_camera_that_hangs_in_its_driver_cannot_hold_the_agent(kit: Kit, tmp_p
     assert "left behind, still busy after 3 s: door" in agent.text
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_the_model_is_tried_out_ends_the_agent_at_once_and_blames_no_model(
-    number: signal.Signals, expected: int, kit: Kit, tmp_path: Path
+    number: signal.Signals, kit: Kit, tmp_path: Path
 ) -> None:
     """There is nothing to flush yet."""
     config = kit.config(tmp_path, [scene_camera()], mqtt={"port": free_port()})
@@ -143,6 +143,6 @@ def test_a_signal_while_the_model_is_tried_out_ends_the_agent_at_once_and_blames
     with running_agent(config) as agent:
         agent.wait_for_line("trying it out in a child process")
         code, took_s = agent.signal_and_wait(number)
-    assert code == expected, agent.text
+    assert code == 0, agent.text
     assert took_s < SLACK_S
     assert len(agent.lines) == 1, agent.text
