@@ -158,6 +158,8 @@ def test_a_stop_ends_the_loop_and_closes_what_is_open_but_takes_no_further_frame
     bench.pipeline.run()
     assert bench.watchers["door"].frames == []
     assert [each.type for each in bench.publisher.events] == ["end"]
+    bench.mailbox.put(frame(2))
+    assert bench.mailbox.dropped == {"door": 1}, "and a camera that goes on is not kept waiting"
 
 
 def test_a_stop_wakes_a_loop_that_waits_for_frames() -> None:
