@@ -6,6 +6,7 @@ import difflib
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -85,8 +86,7 @@ class ObjectWatcher:
         detections = decode_detections(outputs, placement, self._thresholds)
         self._last = ref = frame_ref(frame)
         # Tracked in shares of the frame, so a camera that comes back with another resolution changes nothing.
-        size = np.array([ref.width, ref.height] * 2, np.float32)
-        shares = replace(detections, boxes_xyxy=detections.boxes_xyxy / size)
+        shares = replace(detections, boxes_xyxy=detections.boxes_xyxy / _size_columns(ref.width, ref.height))
         changes = self._tracker.update(shares, frame.stream_time_s)
         objects = [
             ObjectState(track_id, name_of(self._labels, label), score, (left, top, right, bottom))
@@ -137,6 +137,11 @@ class ClassWatcher:
 
     def finish(self) -> Sequence[Event]:
         return []
+
+
+@lru_cache(maxsize=64)
+def _size_columns(width: int, height: int) -> NDArray[np.float32]:
+    return np.array([width, height] * 2, np.float32)
 
 
 def frame_ref(frame: Frame) -> FrameRef:

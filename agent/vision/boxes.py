@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 def iou_matrix(a_xyxy: NDArray[np.float32], b_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of every pair: ``[N, 4]`` and ``[M, 4]`` give float32 ``[N, M]``; 0 for empty boxes."""
-    top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
-    bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
-    sides = np.maximum(bottom_right - top_left, 0)
-    intersection = sides[..., 0] * sides[..., 1]
-    union = areas(a_xyxy)[:, None] + areas(b_xyxy)[None, :] - intersection
-    result: NDArray[np.float32] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-    return result
+    sides = np.minimum(a_xyxy[:, None, 2:], b_xyxy[:, 2:])
+    sides -= np.maximum(a_xyxy[:, None, :2], b_xyxy[:, :2])
+    np.maximum(sides, 0, out=sides)
+    intersection: NDArray[np.float32] = sides[..., 0] * sides[..., 1]
+    union = areas(a_xyxy)[:, None] + areas(b_xyxy) - intersection
+    # Where the union is empty the intersection is 0 already.
+    np.divide(intersection, union, out=intersection, where=union > 0)
+    return intersection
 
 
 def areas(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -73,9 +73,11 @@ def suppress(boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64], iou: fl
     Returns:
         Indices of the boxes that stay, in their order.
     """
-    overlapping = (iou_matrix(boxes_xyxy, boxes_xyxy) > iou) & (labels[:, None] == labels[None, :])
-    np.logical_and(overlapping, np.tri(len(labels), k=-1, dtype=bool).T, out=overlapping)
     keep = np.ones(len(labels), bool)
+    if len(labels) < 2:
+        return np.flatnonzero(keep)
+    overlapping = np.triu(iou_matrix(boxes_xyxy, boxes_xyxy) > iou, 1)
+    overlapping &= labels[:, None] == labels
     for index in np.flatnonzero(overlapping.any(axis=1)).tolist():
         if keep[index]:
             keep &= ~overlapping[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -31,11 +32,18 @@ class Placement:
 
     def to_frame(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes ``[N, 4]`` in input pixels become boxes in frame pixels, clipped to the frame."""
-        scale = np.array(self.scale_xy * 2, np.float32)
-        offset = np.array(self.offset_xy * 2, np.float32)
-        limit = np.array(self.frame_wh * 2, np.float32)
-        clipped: NDArray[np.float32] = np.clip((boxes_xyxy - offset) / scale, 0, limit, dtype=np.float32)
-        return clipped
+        scale, offset, limit = _columns(self)
+        boxes: NDArray[np.float32] = (boxes_xyxy - offset) / scale
+        np.minimum(boxes, limit, out=boxes)
+        return np.maximum(boxes, 0, out=boxes)
+
+
+@lru_cache(maxsize=64)
+def _columns(placement: Placement) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Scale, offset and limit of the four columns of boxes: the same for every frame of a camera."""
+    both = (placement.scale_xy, placement.offset_xy, placement.frame_wh)
+    scale, offset, limit = (np.array(pair * 2, np.float32) for pair in both)
+    return scale, offset, limit
 
 
 class Resizer:
