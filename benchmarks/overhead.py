@@ -224,7 +224,7 @@ def _own(loaded: LoadedConfig, model: ActiveModel, images: Sequence[NDArray[np.u
 def _timed(function: Callable[..., Any], spent: dict[str, float], name: str) -> Callable[..., Any]:
     """The function, its CPU time on the calling thread added up."""
 
-    def timed(*args: Any) -> Any:  # noqa: ANN401, RUF100 - passed through
+    def timed(*args: Any) -> Any:
         start_s = time.thread_time()
         result = function(*args)
         spent[name] += time.thread_time() - start_s
@@ -265,7 +265,7 @@ class _FramePath:
         self.commits_ms: list[float] = []
         emit = publisher.emit
 
-        def timed_emit(event: Any) -> str:  # noqa: ANN401, RUF100 - passed through
+        def timed_emit(event: Any) -> str:
             start_s = time.perf_counter()
             event_id = emit(event)
             self.commits_ms.append((time.perf_counter() - start_s) * 1e3)
@@ -298,7 +298,7 @@ def _watch_publish() -> _HandOver:
     handed_over = _HandOver()
     publish = paho.Client.publish
 
-    def watched(self: paho.Client, topic: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, RUF100
+    def watched(self: paho.Client, topic: str, *args: Any, **kwargs: Any) -> Any:
         result = publish(self, topic, *args, **kwargs)
         if topic.endswith("/detections"):
             handed_over.at_s = time.perf_counter()

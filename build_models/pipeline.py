@@ -79,7 +79,7 @@ def build(recipe: Recipe, key: Ed25519PrivateKey, target: Path, progress: Progre
     """
     place = target.resolve()  # a link to a bundle stays one
     check_target(place)
-    with _workplace(place.parent) as work:
+    with _staging(place.parent) as work:
         piece = Workpiece(recipe, work / "bundle", work / "scratch")
         for folder in (piece.folder / "models", piece.folder / "golden", piece.folder / "report", piece.scratch):
             folder.mkdir(parents=True)
@@ -94,7 +94,7 @@ def build(recipe: Recipe, key: Ed25519PrivateKey, target: Path, progress: Progre
 
 
 @contextmanager
-def _workplace(parent: Path) -> Iterator[Path]:
+def _staging(parent: Path) -> Iterator[Path]:
     """A temporary folder on the file system of the target, so that the bundle can be renamed into place."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -319,5 +319,5 @@ def _pack_and_sign(piece: Workpiece, key: Ed25519PrivateKey, target: Path) -> st
     return f"{ids}, {total / 1e6:.2f} MB, signed by {key_id(key.public_key())}"
 
 
-def _plain(told: Any, said: str) -> dict[str, Any]:  # noqa: ANN401, RUF100 - any stage's report dataclass
+def _plain(told: Any, said: str) -> dict[str, Any]:
     return {"said": said, **dataclasses.asdict(told)}

@@ -238,14 +238,14 @@ def _redirect(model: onnx.ModelProto, old: str, new: str) -> None:
     rename_tensor(model, old, new)
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:  # noqa: ANN401, RUF100 - attributes have many types
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     for attribute in node.attribute:
         if attribute.name == name:
             return helper.get_attribute_value(attribute)
     return default
 
 
-def _replace(field: Any, values: list[Any]) -> None:  # noqa: ANN401, RUF100 - a repeated protobuf field
+def _replace(field: Any, values: list[Any]) -> None:
     copies = list(values)
     del field[:]
     field.extend(copies)

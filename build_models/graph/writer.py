@@ -31,7 +31,7 @@ class GraphWriter:
         self._opset = opset_of(model)
         self._taken = tensor_names(model) | {node.name for node in model.graph.node}
 
-    def op(self, op_type: str, *inputs: str, name: str, output: str | None = None, **attributes: Any) -> str:  # noqa: ANN401, RUF100
+    def op(self, op_type: str, *inputs: str, name: str, output: str | None = None, **attributes: Any) -> str:
         """Append a node with one output; returns the output's name."""
         return self.ops(op_type, *inputs, name=name, outputs=[output], **attributes)[0]
 

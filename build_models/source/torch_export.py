@@ -97,7 +97,7 @@ def export_torch(source: TorchSource, recipe: InputRecipe) -> tuple[onnx.ModelPr
     return model, report
 
 
-def _import_torch() -> Any:  # noqa: ANN401, RUF100 - a module that may be absent
+def _import_torch() -> Any:
     try:
         import onnxscript  # noqa: F401 - only the torch extra has it; the exporter needs it
         import torch

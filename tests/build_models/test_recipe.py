@@ -212,7 +212,7 @@ def test_never_more_boxes_are_kept_than_there_are(
     candidates: int,
     multi_label: bool,
     anchors: int,
-    classes: int,  # noqa: FBT001, RUF100
+    classes: int,
 ) -> None:
     kept = Yolox(candidates=candidates, multi_label=multi_label).kept(anchors, classes)
 

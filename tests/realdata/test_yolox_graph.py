@@ -48,7 +48,7 @@ class Compiled:
     portable: PortableReport
 
 
-def compile_yolox(folder: Path, **output: Any) -> Compiled:  # noqa: ANN401, RUF100
+def compile_yolox(folder: Path, **output: Any) -> Compiled:
     recipe = make_recipe(
         {
             "name": "yolox-nano",

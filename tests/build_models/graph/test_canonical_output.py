@@ -106,7 +106,7 @@ def test_the_graph_gives_what_the_reference_gives(
     candidates: int,
     multi_label: bool,
     opset: int,
-    seed: int,  # noqa: FBT001, RUF100
+    seed: int,
 ) -> None:
     template, head_of = DETECTORS[name]
     family: DetectFamily = template.model_copy(update={"candidates": candidates, "multi_label": multi_label})

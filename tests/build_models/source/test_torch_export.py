@@ -59,7 +59,7 @@ def user_folder(tmp_path: Path) -> Iterator[Path]:
     sys.modules.pop(MODULE, None)
 
 
-def source(folder: Path, function: str = "build", **values: Any) -> TorchSource:  # noqa: ANN401, RUF100
+def source(folder: Path, function: str = "build", **values: Any) -> TorchSource:
     return TorchSource(kind="torch", callable=f"{MODULE}:{function}", python_path=folder, **values)
 
 
