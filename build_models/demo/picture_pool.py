@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from agent.demo.scenes import LABELS, random_picture
+from agent.demo.scenes import random_picture
 from build_models.demo.detector import INPUT_WH
 from build_models.demo.loss import Targets
 
@@ -34,13 +34,14 @@ class PicturePool:
     Args:
         seed: of the pictures and their order; pools of different seeds share no picture.
         size: how many samples are kept.
-        shuffle_labels: draw the labels at random, so that they say nothing about the pictures.
+        shuffle_labels: give each picture the labels, boxes and classes, of the one before, which say nothing about it.
     """
 
     def __init__(self, seed: int, size: int, *, shuffle_labels: bool = False) -> None:
         self._rng = np.random.default_rng(seed)
         self._next_seed = seed * 10_000_000
         self._shuffle_labels = shuffle_labels
+        _, self._held_back = random_picture(self._next_seed - 1, *INPUT_WH, most_objects=MOST_OBJECTS)
         self.samples = [self._draw() for _ in tqdm(range(size), desc="pictures", unit="picture")]
         self._oldest = 0
 
@@ -56,10 +57,9 @@ class PicturePool:
     def _draw(self) -> Sample:
         image_bgr, truth = random_picture(self._next_seed, *INPUT_WH, most_objects=MOST_OBJECTS)
         self._next_seed += 1
-        labels = truth.labels
         if self._shuffle_labels:
-            labels = self._rng.integers(len(LABELS), size=len(labels))
-        return Sample(image_bgr, truth.boxes_xyxy, labels)
+            truth, self._held_back = self._held_back, truth
+        return Sample(image_bgr, truth.boxes_xyxy, truth.labels)
 
 
 def vary(sample: Sample, rng: np.random.Generator) -> Sample:

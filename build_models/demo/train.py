@@ -2,7 +2,7 @@
 
 About sixteen minutes on two CPU cores that do nothing else. Writes ``weights.pt`` (a state dict in half precision),
 ``training.json`` (what was run and measured) and ``contact_sheet.jpg``. ``--shuffle-labels`` is the negative control:
-with the objects' labels drawn at random there is nothing to learn but boxes, and the precision must collapse.
+with the boxes and classes of other pictures there is nothing to learn, and the precision must collapse.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--steps", type=int, default=STEPS, help=f"batches of {BATCH} pictures (%(default)s)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--shuffle-labels", action="store_true", help="negative control: labels drawn at random")
+    parser.add_argument("--shuffle-labels", action="store_true", help="negative control: labels of other pictures")
     options = parser.parse_args(arguments)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     model = train(options.steps, options.seed, shuffle_labels=options.shuffle_labels)
