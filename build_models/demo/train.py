@@ -11,7 +11,6 @@ import argparse
 import copy
 import json
 import math
-import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ import cv2
 import torch
 from tqdm import tqdm
 
+from agent.model.variants import this_device
 from build_models.demo.average_precision import mean_precision
 from build_models.demo.detector import INPUT_WH, Detector, build, detect_with, flatten, to_input
 from build_models.demo.evaluate import CURVE, HELD_OUT_SEED, PICTURES, evaluate, table_text
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seconds": round(seconds),
         "cpu_seconds": round(cpu_seconds),
         "threads": torch.get_num_threads(),
-        "cpu": _cpu_model(),
+        "cpu": this_device(onnxruntime_version="", providers=()).cpu_name,
         "torch": torch.__version__,
         "held_out": {"seed": HELD_OUT_SEED, "pictures": PICTURES},
         "map50": mean_precision(table),
@@ -144,14 +144,6 @@ def _halve(model: Detector) -> None:
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.half() if tensor.is_floating_point() else tensor
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
