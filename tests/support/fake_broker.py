@@ -104,6 +104,12 @@ class FakeBroker:
         with self._changed:
             return [each for each in self.published if each.topic.endswith("/events")]
 
+    @property
+    def topics(self) -> list[str]:
+        """Topics of the messages received so far, in their order."""
+        with self._changed:
+            return [each.topic for each in self.published]
+
     def answer_held(self, reason: int = 0) -> None:
         """Send the PUBACKs that the script withheld."""
         with self._changed:
