@@ -64,7 +64,7 @@ demo-bundle: ## build the demo model's bundle from the weights there are, signed
 	$(call environment,full)
 	$(BIN)/python -m build_models.demo.pictures --out out/demo/pictures
 	@test -f out/demo/demo.private.pem || $(BIN)/build-models keygen out/demo/demo
-	$(BIN)/build-models build configs/recipes/demo.yaml --key out/demo/demo.private.pem --out agent/demo/bundle
+	$(BIN)/build-models build configs/recipes/demo.yaml --key out/demo/demo.private.pem --out agent/demo/bundles/shapes
 	cp out/demo/demo.public.pem agent/demo/
 
 .PHONY: clean

@@ -45,7 +45,7 @@ class Purpose(NamedTuple):
 PURPOSES = {
     "demo": Purpose(("demo",), (), "the agent and the demo's broker"),
     "full": Purpose(("demo", "dev", "torch"), ("mosquitto",), "the agent, the build side with torch, and the tests"),
-    "device": Purpose(("test",), (), "the agent and its tests"),
+    "device": Purpose(("test", "web"), (), "the agent and its tests"),
 }
 
 

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -32,9 +33,11 @@ from agent.model.activate import ActiveModel, activate
 from agent.model.canary import Canary
 from agent.model.session import SessionOptions, physical_cores
 from agent.ops.process import node_name, seconds_since_process_start
+from agent.ops.systemd import NO_SUPERVISOR, Supervisor
+from agent.ops.watchdog import Heartbeat, Watchdog
 from agent.pipeline import Pipeline
 from agent.tasks import make_watcher
-from agent.vision.resize import Resizer
+from agent.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +53,8 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0
 _TURN_S = 0.2
 _INFERENCE_LIMIT_S = 60.0
+_DISK_LIMIT_S = 120.0  # an SD card may take half a minute for one write
+_NETWORK_LIMIT_S = 180.0  # so may a name's resolution, and a TLS handshake after it
 _JOIN_TIMEOUT_S = 3.0
 
 
@@ -63,16 +68,19 @@ class App:
         pipeline: the per-frame loop.
         publisher: events and states on their way.
         mailbox: frames between cameras and pipeline.
+        turns: at inference, with the cameras first.
         captures: the cameras' threads by camera id.
+        watchdog: knows which of the loops hang.
         first_result_after_s: seconds from the start of this process to the first result, None before it.
     """
 
-    def __init__(self, loaded: LoadedConfig, *, dry_run: bool = False) -> None:
+    def __init__(self, loaded: LoadedConfig, *, dry_run: bool = False, supervisor: Supervisor = NO_SUPERVISOR) -> None:
         """Verify and load everything that can be wrong; nothing runs yet.
 
         Args:
             loaded: the configuration and where its values stand.
             dry_run: print what would be published; neither broker nor outbox is used.
+            supervisor: told that the agent is ready, alive, and stopping.
 
         Raises:
             ConfigError: the config names something that is not there, or another agent uses this state folder.
@@ -90,10 +98,13 @@ class App:
         with self._blaming("state_dir"):
             self.publisher = self._make_publisher(dry_run=dry_run)
         self.mailbox = Mailbox(watchers)
-        self.pipeline = make_pipeline(config, self.model, watchers, self.mailbox, self.publisher)
+        self.turns = Turns(time.monotonic)
+        self.pipeline = make_pipeline(config, self.model, self.turns, watchers, self.mailbox, self.publisher)
         self.captures = {camera.id: self._make_capture(index) for index, camera in enumerate(config.cameras)}
         self._failure: Exception | None = None
         self._stalled: set[str] = set()
+        self._supervisor = supervisor
+        self.watchdog = Watchdog(self._heartbeats(), supervisor, time.monotonic)
         self._started = False
         self._thread = threading.Thread(target=self._run_pipeline, name="inference", daemon=True)
         self._telemetry_due_s = time.monotonic() + config.mqtt.telemetry_interval_s
@@ -109,6 +120,9 @@ class App:
         self._thread.start()
         for capture in self.captures.values():
             capture.start()
+        self._supervisor.ready(
+            f"node {self.node}, model {self.model.bundle.manifest.name}, {len(self.captures)} cameras"
+        )
         log.info("agent %s runs as node %s: %d cameras", __version__, self.node, len(self.captures))
 
     def watch(self, stop: threading.Event, each_turn: Callable[[], None] = lambda: None) -> None:
@@ -120,7 +134,8 @@ class App:
         """
         while not stop.wait(_TURN_S) and self._thread.is_alive():
             self._raise_failures()
-            self._check_heartbeat()
+            self.watchdog.turn()
+            self._check_inference()
             self._tell_first_result()
             self._publish_camera_health()
             if time.monotonic() >= self._telemetry_due_s:
@@ -132,6 +147,7 @@ class App:
 
     def stop(self) -> None:
         """Sources first, sinks last; flush for at most 5 s. Harmless when `start` was not reached."""
+        self._supervisor.stopping()
         if self._started:
             self._stop_frames()
             self._publish_camera_health()
@@ -245,13 +261,21 @@ class App:
             self.first_result_after_s = seconds_since_process_start() - (time.monotonic() - first_s)
             log.info("first result %.2f s after process start", self.first_result_after_s)
 
-    def _check_heartbeat(self) -> None:
-        """A model or a provider that hangs cannot be helped from inside: the supervisor of the process restarts it."""
-        silent_s = time.monotonic() - self.pipeline.heartbeat_s
-        if silent_s > _INFERENCE_LIMIT_S:
-            raise FatalError(
-                f"inference hangs: expected a frame within {_INFERENCE_LIMIT_S:g} s, none in {silent_s:.0f} s"
-            )
+    def _heartbeats(self) -> list[Heartbeat]:
+        heartbeats = [Heartbeat("inference", lambda: self.pipeline.heartbeat_s, _INFERENCE_LIMIT_S)]
+        for camera_id, capture in self.captures.items():
+            last_s = partial(getattr, capture, "heartbeat_s")
+            heartbeats.append(Heartbeat(f"camera {camera_id}", last_s, capture.heartbeat_limit_s))
+        if self._outbox is not None and isinstance(self.publisher, MqttPublisher):
+            heartbeats.append(Heartbeat("outbox", partial(getattr, self._outbox, "heartbeat_s"), _DISK_LIMIT_S))
+            heartbeats.append(Heartbeat("mqtt", partial(getattr, self.publisher, "heartbeat_s"), _NETWORK_LIMIT_S))
+        return heartbeats
+
+    def _check_inference(self) -> None:
+        """A model or a provider that hangs cannot be helped from inside: the process ends and is started again."""
+        trouble = self.watchdog.silent().get("inference")
+        if trouble is not None:
+            raise FatalError(f"inference hangs: {trouble}")
 
     def _publish_camera_health(self) -> None:
         for camera_id, capture in self.captures.items():
@@ -297,12 +321,18 @@ def origin_of(model: ActiveModel) -> Origin:
 
 
 def make_pipeline(
-    config: AgentConfig, model: ActiveModel, watchers: Mapping[str, Watcher], mailbox: Mailbox, publisher: Publisher
+    config: AgentConfig,
+    model: ActiveModel,
+    turns: Turns,
+    watchers: Mapping[str, Watcher],
+    mailbox: Mailbox,
+    publisher: Publisher,
 ) -> Pipeline:
     """The per-frame loop over the config's cameras, each with its watcher."""
     return Pipeline(
         model.session,
-        Resizer(model.variant.input, model.session.input_image),
+        model.resizer,
+        turns,
         mailbox,
         watchers,
         publisher,

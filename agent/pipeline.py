@@ -1,12 +1,13 @@
 """The per-frame loop: a frame becomes detections and events. Read it from top to bottom.
 
-mailbox -> resize into the bound input -> session -> watcher (decode, track) -> detections, events, state
+mailbox -> a turn -> resize into the bound input -> session -> watcher (decode, track) -> detections, events, state
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.delivery.events import CameraState
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from agent.frame import Frame, Mailbox
     from agent.model.session import Session
     from agent.tasks import Sighting, Watcher
+    from agent.turns import Turns
     from agent.vision.resize import Resizer
 
 log = logging.getLogger(__name__)
@@ -36,13 +38,15 @@ class FrameStats:
         frames: frames that went through the model.
         frame_age_s: from capture to the start of inference, last frame.
         inference_s: ``session.run`` alone, last frame.
-        events: events emitted.
+        inference_total_s: the same, of all frames.
+        events: events emitted, by type.
     """
 
     frames: int = 0
     frame_age_s: float = 0.0
     inference_s: float = 0.0
-    events: int = 0
+    inference_total_s: float = 0.0
+    events: Counter[str] = field(default_factory=Counter)
 
 
 class Pipeline:
@@ -51,6 +55,7 @@ class Pipeline:
     Args:
         session: the active model.
         resizer: writes into the session's input buffer.
+        turns: who else uses the session waits for the cameras.
         mailbox: where the cameras leave their frames.
         watchers: one for each camera id.
         publisher: takes events, detections and states.
@@ -59,6 +64,7 @@ class Pipeline:
 
     Attributes:
         stats: figures by camera id.
+        latest: the last frame of each camera and what it shows, by camera id.
         heartbeat_s: monotonic time of the last turn of the loop.
         first_result_s: monotonic time of the first result, None before.
     """
@@ -67,6 +73,7 @@ class Pipeline:
         self,
         session: Session,
         resizer: Resizer,
+        turns: Turns,
         mailbox: Mailbox,
         watchers: Mapping[str, Watcher],
         publisher: Publisher,
@@ -75,10 +82,12 @@ class Pipeline:
         detections_enabled: bool,
     ) -> None:
         self.stats = {camera_id: FrameStats() for camera_id in watchers}
+        self.latest: dict[str, tuple[Frame, Sighting]] = {}
         self.heartbeat_s = clock.monotonic_s()
         self.first_result_s: float | None = None
         self._session = session
         self._resizer = resizer
+        self._turns = turns
         self._mailbox = mailbox
         self._watchers = watchers
         self._publisher = publisher
@@ -103,22 +112,24 @@ class Pipeline:
 
     def process(self, frame: Frame) -> Sighting:
         """One frame through the model and out; returns what it shows."""
-        placement = self._resizer(frame.image_bgr)
-        started_s = self._clock.monotonic_s()
-        outputs = self._session.run()
-        finished_s = self._clock.monotonic_s()
-        sighting = self._watchers[frame.camera_id].see(outputs, placement, frame)
+        with self._turns.camera(frame.camera_id, frame.captured_monotonic_s):
+            placement = self._resizer(frame.image_bgr)
+            started_s = self._clock.monotonic_s()
+            outputs = self._session.run()
+            finished_s = self._clock.monotonic_s()
+            sighting = self._watchers[frame.camera_id].see(outputs, placement, frame)
         if self._detections_enabled and sighting.detections is not None:
             self._publisher.publish_detections(frame_ref(frame), sighting.objects)
         self._emit(sighting.events)
         self._publisher.set_camera_state(frame.camera_id, CameraState("up", sighting.present, sighting.class_))
         self._count(frame, started_s, finished_s)
+        self.latest[frame.camera_id] = (frame, sighting)
         return sighting
 
     def _emit(self, events: Sequence[Event]) -> None:
         for event in events:
             event_id = self._publisher.emit(event)
-            self.stats[event.frame.camera_id].events += 1
+            self.stats[event.frame.camera_id].events[event.type] += 1
             log.info("event %s %s id=%s camera=%s", event.type, _subject(event), event_id, event.frame.camera_id)
 
     def _count(self, frame: Frame, started_s: float, finished_s: float) -> None:
@@ -128,6 +139,7 @@ class Pipeline:
         stats.frames += 1
         stats.frame_age_s = started_s - frame.captured_monotonic_s
         stats.inference_s = finished_s - started_s
+        stats.inference_total_s += finished_s - started_s
 
 
 def _subject(event: Event) -> str:

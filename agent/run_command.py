@@ -19,6 +19,7 @@ from agent.config import DetectionsConfig
 from agent.config_file import LoadedConfig, load_config
 from agent.errors import ConfigError
 from agent.ops.log import configure_logging
+from agent.ops.systemd import Supervisor
 from agent.vision.draw import draw_caption, draw_detections
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def run_service(loaded: LoadedConfig, *, dry_run: bool) -> int:
     """Run until a signal or until every source has ended."""
     end_at_once_on_signals()
-    app = App(loaded, dry_run=dry_run)
+    app = App(loaded, dry_run=dry_run, supervisor=Supervisor(os.environ))
     stop = stop_event()
     try:
         app.start()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from agent.config import AgentConfig, TrackingConfig
+    from agent.config import AgentConfig, DetectConfig, TrackingConfig
     from agent.frame import Frame
     from agent.model.manifest import Manifest
     from agent.vision.detections import Detections
@@ -59,6 +59,24 @@ class Watcher(Protocol):
         ...
 
 
+def look(
+    outputs: Mapping[str, NDArray[Any]], placement: Placement, manifest: Manifest, thresholds: Thresholds
+) -> Sighting:
+    """What one picture shows by itself: no memory of others, so no ids and no events.
+
+    Raises:
+        BundleError: the task is one of a later version.
+    """
+    if manifest.task == "detect":
+        detections = decode_detections(outputs, placement, thresholds)
+        shares = _in_shares(detections, *placement.frame_wh)
+        objects = _object_states(shares, manifest.labels, [None] * len(shares))
+        return Sighting(objects, Counter(each.label for each in objects), detections=detections)
+    if manifest.task == "classify":
+        return Sighting(class_=_class_state(outputs, manifest.labels))
+    raise _unsupported(manifest)
+
+
 def make_watcher(manifest: Manifest, config: AgentConfig) -> Watcher:
     """The watcher of a bundle's task for one camera.
 
@@ -67,10 +85,10 @@ def make_watcher(manifest: Manifest, config: AgentConfig) -> Watcher:
         ConfigError: the config's detect.labels names a label that the bundle does not have.
     """
     if manifest.task == "detect":
-        return ObjectWatcher(manifest.labels, _thresholds(manifest, config), _track_rules(config.tracking))
+        return ObjectWatcher(manifest.labels, thresholds_of(manifest, config.detect), _track_rules(config.tracking))
     if manifest.task == "classify":
         return ClassWatcher(manifest.labels, config.tracking.confirm_frames)
-    raise BundleError(f"bundle {manifest.name}: task {manifest.task!r} is not supported by this version")
+    raise _unsupported(manifest)
 
 
 class ObjectWatcher:
@@ -86,18 +104,9 @@ class ObjectWatcher:
         detections = decode_detections(outputs, placement, self._thresholds)
         self._last = ref = frame_ref(frame)
         # Tracked in shares of the frame, so a camera that comes back with another resolution changes nothing.
-        shares = replace(detections, boxes_xyxy=detections.boxes_xyxy / _size_columns(ref.width, ref.height))
+        shares = _in_shares(detections, ref.width, ref.height)
         changes = self._tracker.update(shares, frame.stream_time_s)
-        objects = [
-            ObjectState(track_id, name_of(self._labels, label), score, (left, top, right, bottom))
-            for track_id, label, score, (left, top, right, bottom) in zip(
-                self._tracker.track_ids,
-                shares.labels.tolist(),
-                shares.scores.tolist(),
-                shares.boxes_xyxy.tolist(),
-                strict=True,
-            )
-        ]
+        objects = _object_states(shares, self._labels, self._tracker.track_ids)
         events = [self._event(change, ref) for change in changes]
         present = Counter(name_of(self._labels, label) for label in self._tracker.present())
         return Sighting(objects=objects, present=present, events=events, detections=detections)
@@ -119,24 +128,46 @@ class ClassWatcher:
     def __init__(self, labels: Sequence[str], confirm_frames: int) -> None:
         self._labels = labels
         self._confirm_frames = confirm_frames
-        self._told: int | None = None
-        self._candidate: int | None = None
+        self._told: str | None = None
+        self._candidate: str | None = None
         self._times = 0
 
     def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
-        best, score = decode_class(outputs)
-        if not math.isfinite(score):
+        state = _class_state(outputs, self._labels)
+        if state is None:
             return Sighting()
-        self._times = self._times + 1 if best == self._candidate else 1
-        self._candidate = best
-        state = ClassState(self._labels[best], score)
-        if best == self._told or self._times < self._confirm_frames:
+        self._times = self._times + 1 if state.label == self._candidate else 1
+        self._candidate = state.label
+        if state.label == self._told or self._times < self._confirm_frames:
             return Sighting(class_=state)
-        self._told = best
+        self._told = state.label
         return Sighting(class_=state, events=[Event("changed", frame_ref(frame), class_=state)])
 
     def finish(self) -> Sequence[Event]:
         return []
+
+
+def _in_shares(detections: Detections, width: int, height: int) -> Detections:
+    return replace(detections, boxes_xyxy=detections.boxes_xyxy / _size_columns(width, height))
+
+
+def _object_states(shares: Detections, labels: Sequence[str], ids: Sequence[int | None]) -> list[ObjectState]:
+    return [
+        ObjectState(track_id, name_of(labels, label), score, (left, top, right, bottom))
+        for track_id, label, score, (left, top, right, bottom) in zip(
+            ids, shares.labels.tolist(), shares.scores.tolist(), shares.boxes_xyxy.tolist(), strict=True
+        )
+    ]
+
+
+def _class_state(outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> ClassState | None:
+    """The picture's class; None when the model computed no number."""
+    best, score = decode_class(outputs)
+    return ClassState(labels[best], score) if math.isfinite(score) else None
+
+
+def _unsupported(manifest: Manifest) -> BundleError:
+    return BundleError(f"bundle {manifest.name}: task {manifest.task!r} is not supported by this version")
 
 
 @lru_cache(maxsize=64)
@@ -150,9 +181,13 @@ def frame_ref(frame: Frame) -> FrameRef:
     return FrameRef(frame.camera_id, frame.id, width, height, frame.captured_at_ms)
 
 
-def _thresholds(manifest: Manifest, config: AgentConfig) -> Thresholds:
-    """The config's thresholds, and the bundle's where it has none."""
-    chosen, defaults = config.detect, manifest.defaults
+def thresholds_of(manifest: Manifest, chosen: DetectConfig) -> Thresholds:
+    """The config's thresholds, and the bundle's where it has none.
+
+    Raises:
+        ConfigError: the config names a label that the bundle does not have.
+    """
+    defaults = manifest.defaults
     return Thresholds(
         defaults.score_threshold if chosen.score_threshold is None else chosen.score_threshold,
         defaults.iou_threshold if chosen.iou_threshold is None else chosen.iou_threshold,

@@ -44,6 +44,7 @@ from agent.model.activate import activate
 from agent.model.runtime import ort
 from agent.model.variants import parse_cpuinfo
 from agent.tasks import make_watcher
+from agent.turns import Turns
 from agent.vision.resize import Resizer
 from tests.support.mosquitto import Mosquitto, mosquitto_executable
 
@@ -274,7 +275,12 @@ class _FramePath:
         publisher.emit = timed_emit  # type: ignore[method-assign]
         self._mailbox = Mailbox(["door"])
         self._pipeline = make_pipeline(
-            config, model, {"door": make_watcher(model.bundle.manifest, config)}, self._mailbox, publisher
+            config,
+            model,
+            Turns(time.monotonic),
+            {"door": make_watcher(model.bundle.manifest, config)},
+            self._mailbox,
+            publisher,
         )
         self._count = 0
 

@@ -37,7 +37,12 @@ _FLUSH_SHARE, _FAREWELL_SHARE = 0.75, 0.9  # of the time to stop: until then flu
 
 
 class Network:
-    """``start`` once, ``wake`` after leaving work, ``stop`` once."""
+    """``start`` once, ``wake`` after leaving work, ``stop`` once.
+
+    Attributes:
+        connections: how often a broker has taken us.
+        heartbeat_s: monotonic time of the loop's last turn.
+    """
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class Network:
         self._trouble: str | None = None
         self._brief_connections = 0
         self.connections = 0
+        self.heartbeat_s = monotonic_s()
 
     @property
     def online(self) -> bool:
@@ -115,6 +121,7 @@ class Network:
     def _run(self) -> None:
         delay_s = 0.0
         while self._stop_began_s is None:
+            self.heartbeat_s = self._monotonic_s()
             lasted_s = 0.0
             try:
                 connection = self._connect()
@@ -134,7 +141,8 @@ class Network:
     def _pause(self, delay_s: float) -> None:
         until_s = self._monotonic_s() + delay_s
         while self._stop_began_s is None and (remaining_s := until_s - self._monotonic_s()) > 0:
-            self._waker.wait(remaining_s)
+            self.heartbeat_s = self._monotonic_s()
+            self._waker.wait(min(remaining_s, _IDLE_S))
 
     def _connect(self) -> Connection:
         """An established connection; a broker that will not speak MQTT 5 is asked again in 3.1.1."""
@@ -168,6 +176,7 @@ class Network:
         self._live = connection
         stuck_after_s = 2.0 * self._config.keepalive_s
         while not self._has_flushed():
+            self.heartbeat_s = self._monotonic_s()
             self._send(connection)
             self._drain.settle(connection.step(self._retained.wait_s(most_s=_IDLE_S)))
             if self._drain.oldest_wait_s() > stuck_after_s:

@@ -53,7 +53,11 @@ class OutboxCounts:
 
 
 class Outbox:
-    """Append from one thread, read and delete from another; ``start`` adds the thread that waits for the disk."""
+    """Append from one thread, read and delete from another; ``start`` adds the thread that waits for the disk.
+
+    Attributes:
+        heartbeat_s: monotonic time of that thread's last turn.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Outbox:
         Raises:
             ConfigError: another process holds this outbox.
         """
+        self.heartbeat_s = clock.monotonic_s()
         self._path, self._node, self._encode = path, node, encode
         self._clock = clock
         self._folder = OutboxFolder(path, max_size_mib * 1024 * 1024)
@@ -201,6 +206,7 @@ class Outbox:
 
     def _maintain_until_closed(self) -> None:
         while not self._closing.is_set():
+            self.heartbeat_s = self._clock.monotonic_s()
             if self._work.wait(_IDLE_S):
                 self._closing.wait(_GATHER_S)
                 self._work.clear()

@@ -89,6 +89,11 @@ class MqttPublisher:
         """True while the broker has us connected."""
         return self._network.online
 
+    @property
+    def heartbeat_s(self) -> float:
+        """Monotonic time of the network loop's last turn."""
+        return self._network.heartbeat_s
+
     def start(self) -> None:
         """Start connecting; returns at once and never raises for an unreachable broker."""
         self._network.start()

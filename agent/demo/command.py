@@ -162,7 +162,7 @@ def _status(app: App, elapsed_s: float) -> Status:
         elapsed_s,
         stats.frames,
         sum(app.mailbox.dropped.values()),
-        stats.events,
+        stats.events.total(),
         app.publisher.counts().get("outbox_pending", 0),
         stats.frame_age_s * 1e3,
         stats.inference_s * 1e3,

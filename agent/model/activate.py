@@ -16,6 +16,7 @@ from agent.model.bundle import Bundle, load_bundle
 from agent.model.runtime import available_providers, ort
 from agent.model.session import Session, SessionOptions
 from agent.model.variants import choose_variant, this_device
+from agent.vision.resize import Resizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +30,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ActiveModel:
-    """A verified bundle, the variant that runs, and its session."""
+    """A verified bundle, the variant that runs, its session, and the resize into the session's input."""
 
     bundle: Bundle
     variant: Variant
     session: Session
+    resizer: Resizer
 
 
 def activate(
@@ -74,7 +76,7 @@ def activate(
         "model %s version %d: variant %s on %s, %d threads, golden replay passed",
         *(name, version, variant.id, session.provider, options.threads),
     )
-    return ActiveModel(bundle, variant, session)
+    return ActiveModel(bundle, variant, session, Resizer(variant.input, session.input_image))
 
 
 def _check_classes(session: Session, task: Task, labels: int, variant: Variant) -> None:

@@ -105,7 +105,7 @@ def test_a_lockstep_file_loses_no_frame_and_its_events_arrive(
     assert sum(counts[f"detections_{fate}"] for fate in ("sent", "dropped", "rate_limited")) == FRAMES
     ids = [event["id"] for event in events]
     assert [each.rpartition(":")[2] for each in ids] == [str(number) for number in range(1, len(ids) + 1)]
-    assert app.pipeline.stats["door"].events == len(ids)
+    assert app.pipeline.stats["door"].events.total() == len(ids)
 
 
 @pytest.mark.mosquitto
@@ -191,7 +191,7 @@ def test_an_unreachable_broker_stops_nothing_is_told_once_and_gets_all_events_la
     subscribers: list[Subscriber] = []
 
     def bring_the_broker_up_later(stop: threading.Event) -> None:
-        if not subscribers and app.pipeline.stats["door"].events >= 3:
+        if not subscribers and app.pipeline.stats["door"].events.total() >= 3:
             assert isinstance(app.publisher, MqttPublisher)
             assert app.publisher.counts()["outbox_pending"] >= 3
             assert not app.publisher.online
@@ -206,7 +206,7 @@ def test_an_unreachable_broker_stops_nothing_is_told_once_and_gets_all_events_la
     subscriber.close()
     broker.stop()
     events = topics(subscriber, "camera/door/events")
-    assert len(events) == app.pipeline.stats["door"].events
+    assert len(events) == app.pipeline.stats["door"].events.total()
     assert [event["object"]["label"] for event in events[:3]] == ["cat", "dog", "cat"]
     complaints = [record.getMessage() for record in caplog.records if "trying again" in record.getMessage()]
     assert len(complaints) == 1
@@ -225,7 +225,7 @@ def test_what_the_broker_did_not_take_waits_for_the_next_start(
     assert "the broker has not taken all events; the rest waits for the next start" in caplog.messages
     second = app_of(config)
     assert isinstance(second.publisher, MqttPublisher)
-    assert second.publisher.counts()["outbox_pending"] == first.pipeline.stats["door"].events == 6
+    assert second.publisher.counts()["outbox_pending"] == first.pipeline.stats["door"].events.total() == 6
     second.stop()
 
 
@@ -498,8 +498,8 @@ def test_a_driver_that_does_not_return_is_told_and_published(
 
 def test_inference_that_hangs_ends_the_agent(kit: Kit, tmp_path: Path) -> None:
     app = app_of(kit.config(tmp_path, [scene_camera("a")], mqtt={"port": free_port()}))
-    app._check_heartbeat()
+    app._check_inference()
     app.pipeline.heartbeat_s -= 100
     with pytest.raises(FatalError, match="inference hangs"):
-        app._check_heartbeat()
+        app._check_inference()
     app.stop()

@@ -16,6 +16,7 @@ from agent.model.manifest import Manifest
 from agent.model.session import Session, SessionOptions
 from agent.pipeline import Pipeline
 from agent.tasks import ObjectWatcher, Sighting
+from agent.turns import Turns
 from agent.vision.decode import Thresholds
 from agent.vision.detections import Detections
 from agent.vision.resize import Placement, Resizer
@@ -116,6 +117,7 @@ class Bench:
         self.pipeline = Pipeline(
             TimedSession(self.clock, failure),  # type: ignore[arg-type] # only run is used
             place,  # type: ignore[arg-type] # a resizer is called with the image
+            Turns(self.clock.monotonic_s),
             self.mailbox,
             self.watchers,
             self.publisher,
@@ -192,7 +194,7 @@ def test_every_event_is_counted_and_logged_with_its_id_those_at_the_end_too(capl
     bench = Bench()
     bench.mailbox.put(frame(1))
     bench.run_to_the_end()
-    assert bench.pipeline.stats["door"].events == 2
+    assert bench.pipeline.stats["door"].events.total() == 2
     assert caplog.messages == [
         "event new cat #7 id=node:epoch:1 camera=door",
         "event end cat #7 id=node:epoch:2 camera=door",
@@ -255,6 +257,7 @@ def test_a_real_model_sees_objects_come_and_go() -> None:
     pipeline = Pipeline(
         session,
         Resizer(variant.input, session.input_image),
+        Turns(bench.clock.monotonic_s),
         bench.mailbox,
         {"door": ObjectWatcher(tiny.labels, Thresholds(0.5, 0.5, 10), rules)},
         bench.publisher,

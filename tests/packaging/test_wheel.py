@@ -46,8 +46,8 @@ def test_every_file_of_the_product_is_in_the_wheel(
 
 
 def test_the_demo_is_in_the_wheel(wheel_names: set[str]) -> None:
-    assert "agent/demo/bundle/manifest.json" in wheel_names
-    assert "agent/demo/bundle/manifest.sig" in wheel_names
+    assert "agent/demo/bundles/shapes/manifest.json" in wheel_names
+    assert "agent/demo/bundles/shapes/manifest.sig" in wheel_names
     suffixes = {name.rpartition(".")[2] for name in wheel_names if name.startswith("agent/demo/")}
     assert {"yaml", "pem", "onnx", "npz"} <= suffixes
 

@@ -41,7 +41,7 @@ def demo_folder(kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "state" / "canary.json").write_bytes(kit.canary)
     monkeypatch.setenv("EDGE_AGENT_STATE", str(tmp_path / "state"))
     folder = tmp_path / "demo"
-    shutil.copytree(kit.bundle.root, folder / "bundle")
+    shutil.copytree(kit.bundle.root, folder / "bundles" / "shapes")
     shutil.copy(kit.bundle.public_key, folder / "demo.public.pem")
     config = (SHIPPED / "demo.yaml").read_text(encoding="utf-8")
     (folder / "demo.yaml").write_text(f"{config}\ndetect: {{score_threshold: 0.01}}\nruntime: {{threads: 1}}\n")
