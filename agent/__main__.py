@@ -16,6 +16,7 @@ _EXAMPLES = """examples:
   edge-agent model inspect bundle/              what a bundle holds and who signed it
   edge-agent run --config agent.yaml --once --save out.jpg --dry-run-mqtt
   edge-agent run --config agent.yaml            what the service does
+  edge-agent serve --bundle bundle/ --trusted-key key.public.pem
 
 exit codes: 0 done, 1 failed, 2 correct the configuration or the arguments, 3 bundle refused, 4 try again later
 """
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
+    _add_serve(commands)
     _add_demo(commands)
     _add_model(commands)
     _add_config(commands)
@@ -64,6 +66,34 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--dry-run-mqtt", action="store_true", help="print the payloads instead of publishing them")
     run.add_argument("--log-format", choices=["text", "json"], help="instead of the configuration's logging.format")
     run.set_defaults(handler=("agent.run_command", "run"))
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer pictures over HTTP",
+        description="Serve the web API over bundles, without cameras and MQTT: POST /api/v1/infer, see /docs.",
+    )
+    serve.add_argument("--bundle", action="append", required=True, metavar="PATH", help="a bundle (repeatable)")
+    serve.add_argument(
+        "--trusted-key",
+        action="append",
+        required=True,
+        metavar="PEM",
+        help="public key whose bundles are accepted (repeatable)",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; another than this needs a token")
+    serve.add_argument("--port", type=int, default=8080, metavar="N", help="its port; 0: a free one")
+    serve.add_argument("--token-file", metavar="PATH", help="file with the token that requests must bring")
+    serve.add_argument("--threads", type=int, metavar="N", help="inference threads; without it one per physical core")
+    serve.add_argument(
+        "--provider",
+        action="append",
+        choices=["cpu", "cuda", "tensorrt"],
+        help="execution provider, preferred first (repeatable)",
+    )
+    serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    serve.set_defaults(handler=("agent.web.serve_command", "run"))
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import cv2
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from agent.delivery.protocol import Publisher
     from agent.frame import Frame
     from agent.tasks import Sighting, Watcher
+    from agent.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ STOP_TIMEOUT_S = 5.0
 _TURN_S = 0.2
 _INFERENCE_LIMIT_S = 60.0
 _DISK_LIMIT_S = 120.0  # an SD card may take half a minute for one write
+_WEB_LIMIT_S = 60.0
 _NETWORK_LIMIT_S = 180.0  # so may a name's resolution, and a TLS handshake after it
 _JOIN_TIMEOUT_S = 3.0
 
@@ -66,11 +69,13 @@ class App:
         node: its name in topics.
         model: the active model.
         pipeline: the per-frame loop.
+        origin: this run and its model, as payloads name them.
         publisher: events and states on their way.
         mailbox: frames between cameras and pipeline.
         turns: at inference, with the cameras first.
         captures: the cameras' threads by camera id.
         watchdog: knows which of the loops hang.
+        web: the web API, None without ``web:`` in the config.
         first_result_after_s: seconds from the start of this process to the first result, None before it.
     """
 
@@ -92,6 +97,7 @@ class App:
         self.node = node_name() if config.node == "auto" else config.node
         with self._blaming("model"):
             self.model = activate_model(config)
+        self.origin = origin_of(self.model)
         with self._blaming("detect.labels"):
             watchers = {camera.id: make_watcher(self.model.bundle.manifest, config) for camera in config.cameras}
         self._outbox: Outbox | None = None
@@ -102,13 +108,13 @@ class App:
         self.pipeline = make_pipeline(config, self.model, self.turns, watchers, self.mailbox, self.publisher)
         self.captures = {camera.id: self._make_capture(index) for index, camera in enumerate(config.cameras)}
         self._failure: Exception | None = None
-        self._stalled: set[str] = set()
         self._supervisor = supervisor
-        self.watchdog = Watchdog(self._heartbeats(), supervisor, time.monotonic)
         self._started = False
         self._thread = threading.Thread(target=self._run_pipeline, name="inference", daemon=True)
         self._telemetry_due_s = time.monotonic() + config.mqtt.telemetry_interval_s
         self.first_result_after_s: float | None = None
+        self.web = self._make_web()
+        self.watchdog = Watchdog(self._heartbeats(), supervisor, time.monotonic)
 
     def start(self) -> None:
         """Sinks first, sources last."""
@@ -118,6 +124,8 @@ class App:
         self.publisher.set_info(self._info())
         self.publisher.start()
         self._thread.start()
+        if self.web is not None:
+            self.web.start()
         for capture in self.captures.values():
             capture.start()
         self._supervisor.ready(
@@ -151,6 +159,8 @@ class App:
         if self._started:
             self._stop_frames()
             self._publish_camera_health()
+        if self.web is not None:
+            self.web.stop(_JOIN_TIMEOUT_S)
         if not self.publisher.stop(STOP_TIMEOUT_S):
             log.warning("the broker has not taken all events; the rest waits for the next start")
         if self._outbox is not None:
@@ -196,7 +206,7 @@ class App:
 
     def _make_publisher(self, *, dry_run: bool) -> MqttPublisher | DryRunPublisher:
         config = self.config
-        topics, origin = Topics(config.mqtt.prefix, self.node), origin_of(self.model)
+        topics, origin = Topics(config.mqtt.prefix, self.node), self.origin
         clock = SystemClock()
         clock_sync = ClockSync(clock.monotonic_s)
         if dry_run:
@@ -211,6 +221,23 @@ class App:
         return MqttPublisher(
             config.mqtt, self._outbox, topics, origin, node=self.node, is_clock_synced=clock_sync, clock=clock
         )
+
+    def _make_web(self) -> WebServer | None:
+        if self.config.web is None:
+            return None
+        try:
+            from agent.web.agent_service import service_of
+            from agent.web.server import WebServer
+
+            import_module("fastapi")
+            import_module("uvicorn")
+        except ModuleNotFoundError as err:
+            raise ConfigError(
+                f"{self._loaded.locate('web')}: web: needs the web extra, {err.name} is missing; "
+                "run pip install 'edge-agent[web]', or remove the section"
+            ) from err
+        with self._blaming("web.port"):
+            return WebServer(service_of(self), self.config.web)
 
     def _make_capture(self, index: int) -> Capture:
         camera, clock = self.config.cameras[index], SystemClock()
@@ -244,6 +271,8 @@ class App:
                     raise capture.failure
             if capture.failure is not None:
                 raise FatalError(f"camera {self.config.cameras[index].id}: {capture.failure}") from capture.failure
+        if self.web is not None and self.web.failure is not None:
+            raise FatalError(f"the web server died: {self.web.failure}") from self.web.failure
         if self._failure is not None:
             raise self._failure
 
@@ -269,6 +298,8 @@ class App:
         if self._outbox is not None and isinstance(self.publisher, MqttPublisher):
             heartbeats.append(Heartbeat("outbox", partial(getattr, self._outbox, "heartbeat_s"), _DISK_LIMIT_S))
             heartbeats.append(Heartbeat("mqtt", partial(getattr, self.publisher, "heartbeat_s"), _NETWORK_LIMIT_S))
+        if self.web is not None:
+            heartbeats.append(Heartbeat("web", partial(getattr, self.web, "heartbeat_s"), _WEB_LIMIT_S))
         return heartbeats
 
     def _check_inference(self) -> None:
@@ -277,14 +308,17 @@ class App:
         if trouble is not None:
             raise FatalError(f"inference hangs: {trouble}")
 
+    def camera_health(self, camera_id: str) -> str:
+        """``up`` while frames come; ``stalled`` while the driver does not return; else the capture's own state."""
+        capture = self.captures[camera_id]
+        stalled = time.monotonic() - capture.heartbeat_s > capture.heartbeat_limit_s
+        return "stalled" if stalled else capture.state
+
     def _publish_camera_health(self) -> None:
-        for camera_id, capture in self.captures.items():
-            stalled = time.monotonic() - capture.heartbeat_s > capture.heartbeat_limit_s
-            if stalled and camera_id not in self._stalled:
-                log.warning("camera %s: its driver has not returned for %g s", camera_id, capture.heartbeat_limit_s)
-            self._stalled = self._stalled | {camera_id} if stalled else self._stalled - {camera_id}
-            if stalled or capture.state not in ("up", "starting"):
-                self.publisher.set_camera_state(camera_id, CameraState("stalled" if stalled else capture.state))
+        for camera_id in self.captures:
+            health = self.camera_health(camera_id)
+            if health not in ("up", "starting"):
+                self.publisher.set_camera_state(camera_id, CameraState(health))
 
     def _info(self) -> dict[str, object]:
         manifest, variant = self.model.bundle.manifest, self.model.variant

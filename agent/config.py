@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -106,6 +107,14 @@ class CameraConfig(Section):
         return self
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _misfit(key: str, message: str) -> PydanticCustomError:
     """An error of one key that only shows when the whole section is known."""
     return PydanticCustomError("misfit", "{message}", {"key": key, "message": message})
@@ -178,6 +187,32 @@ class MqttConfig(Section):
     telemetry_interval_s: Seconds = Field(30.0, description="time between two telemetry messages")
 
 
+class WebConfig(Section):
+    """The web API and the page with the live pictures."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; another than this needs a token")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(8080, description="its port; 0: a free one, told in the log")
+    token: Annotated[str, Field(min_length=16)] | None = Field(
+        None, description="who knows it gets in: write ${file:/path} or ${VAR} rather than the word", repr=False
+    )
+    max_upload_mib: Annotated[int, Field(ge=1, le=64)] = Field(
+        8, description="most bytes of a picture sent for inference"
+    )
+    max_megapixels: Annotated[float, Field(gt=0, le=200)] = Field(25.0, description="most pixels of such a picture")
+    stream_fps: Annotated[float, Field(gt=0, le=60)] = Field(
+        10.0, description="most pictures a second of a live stream"
+    )
+    stream_width: Annotated[int, Field(ge=64, le=8192)] = Field(
+        960, description="a wider camera is scaled down to this"
+    )
+
+    @model_validator(mode="after")
+    def _strangers_need_a_token(self) -> WebConfig:
+        if self.token is None and not is_loopback(self.host):
+            raise _misfit("token", f"host {self.host!r} lets other machines in, which needs a token; add one")
+        return self
+
+
 class LoggingConfig(Section):
     """What is logged to standard error."""
 
@@ -197,6 +232,7 @@ class AgentConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     outbox: OutboxConfig = OutboxConfig()
     mqtt: MqttConfig = MqttConfig()
+    web: WebConfig | None = Field(None, description="null: no web API")
     logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")

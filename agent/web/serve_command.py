@@ -1,0 +1,100 @@
+"""``edge-agent serve``: the web API over one or several bundles, without cameras and MQTT."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+from pydantic import ValidationError
+
+from agent.app import origin_of, session_options
+from agent.config import DetectConfig, RuntimeConfig, WebConfig
+from agent.errors import ConfigError, FatalError
+from agent.model.activate import activate
+from agent.model.canary import Canary
+from agent.ops.log import configure_logging
+from agent.ops.systemd import Supervisor
+from agent.ops.watchdog import Heartbeat, Watchdog
+from agent.predict import Predictor
+from agent.run_command import end_at_once_on_signals, stop_event
+from agent.turns import Turns
+from agent.web.server import SILENCE_LIMIT_S, WebServer
+from agent.web.service import Served, Service
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+_TURN_S = 0.5
+_STOP_TIMEOUT_S = 5.0
+_TRIAL_LIMIT_S = 60.0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify and load the bundles, then serve until SIGTERM or SIGINT."""
+    end_at_once_on_signals()
+    configure_logging(args.log_level, "text", sys.stderr, os.environ)
+    cv2.setNumThreads(1)  # OpenCV's own pool would fight ONNX Runtime's for the same cores
+    config = _web_config(args)
+    models = _models(args)
+    server = WebServer(Service(models), config)
+    supervisor = Supervisor(os.environ)
+    heartbeat = Heartbeat("web", lambda: server.heartbeat_s, SILENCE_LIMIT_S)
+    watchdog = Watchdog([heartbeat], supervisor, time.monotonic)
+    stop = stop_event()
+    server.start()
+    supervisor.ready(f"serving {', '.join(models)}")
+    try:
+        while not stop.wait(_TURN_S):
+            watchdog.turn()
+            if server.failure is not None:
+                raise FatalError(f"the web server died: {server.failure}") from server.failure
+    finally:
+        supervisor.stopping()
+        server.stop(_STOP_TIMEOUT_S)
+    return 0
+
+
+def _web_config(args: argparse.Namespace) -> WebConfig:
+    token = _token_in(Path(args.token_file)) if args.token_file else None
+    given = {"host": args.host, "port": args.port, "token": token}
+    try:
+        return WebConfig.model_validate(given)
+    except ValidationError as err:
+        error = err.errors()[0]
+        key = str(error.get("ctx", {}).get("key") or error["loc"][-1])
+        flag = "--token-file" if key == "token" else f"--{key}"
+        raise ConfigError(f"{flag}: {error['msg']}") from err
+
+
+def _token_in(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"--token-file: {path}: expected a text file with the token, got: {err}") from err
+
+
+def _models(args: argparse.Namespace) -> Mapping[str, Served]:
+    """The bundles by name; all share one turn at inference."""
+    runtime = RuntimeConfig(providers=args.provider or ["cpu"], threads=args.threads or "auto")
+    options, turns = session_options(runtime), Turns(time.monotonic)
+    canary = Canary(_state_dir(os.environ) / "canary.json", _TRIAL_LIMIT_S)
+    keys = [Path(key) for key in args.trusted_key]
+    models: dict[str, Served] = {}
+    for bundle in args.bundle:
+        model = activate(Path(bundle), keys, options, canary=canary)
+        name = model.bundle.manifest.name
+        if name in models:
+            raise ConfigError(f"--bundle: {bundle}: expected different models, got {name} twice; leave one out")
+        models[name] = Served(Predictor(model, DetectConfig(), turns), origin_of(model))
+    return models
+
+
+def _state_dir(environ: Mapping[str, str]) -> Path:
+    """Where it is remembered which models were tried out."""
+    chosen = environ.get("STATE_DIRECTORY") or environ.get("XDG_STATE_HOME")
+    return Path(chosen, "edge-agent") if chosen else Path("~/.local/state/edge-agent").expanduser()

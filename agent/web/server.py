@@ -1,0 +1,109 @@
+"""The web server's thread: uvicorn on a socket that was bound before, so a taken port is told at the start."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from agent.config import WebConfig
+    from agent.web.service import Service
+
+log = logging.getLogger(__name__)
+
+SILENCE_LIMIT_S = 60.0  # of the event loop
+_BACKLOG = 256
+_BEAT_S = 1
+_GRACE_S = 1  # for answers under way when the server stops; streams never end by themselves
+
+
+class WebServer:
+    """``start`` once, ``stop`` once; the rest is for any thread.
+
+    Attributes:
+        port: where it listens.
+        url: its address for people on this machine.
+        heartbeat_s: monotonic time of the event loop's last turn.
+        failure: what ended it, None while all is well.
+    """
+
+    def __init__(self, service: Service, config: WebConfig) -> None:
+        """Bind the port.
+
+        Raises:
+            ConfigError: host and port cannot be listened on.
+        """
+        self._service, self._config = service, config
+        self._listener = _listen(config.host, config.port)
+        self.port: int = self._listener.getsockname()[1]
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{self.port}/"  # noqa: S104 - compared
+        self.heartbeat_s = time.monotonic()
+        self.failure: Exception | None = None
+        self._server: uvicorn.Server | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+
+    def start(self) -> None:
+        """Serve."""
+        self._thread.start()
+        log.info("web API and page: %s%s", self.url, "" if self._config.token is None else " (asks for the token)")
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the server; False when it is still at work after the timeout."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        self._listener.close()
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        # Imported here: it takes as long as the rest of the start, and the first frame need not wait for it.
+        import uvicorn
+
+        from agent.web.api import make_api
+        from agent.web.workers import Workers, lower_priority
+
+        lower_priority()
+        workers = Workers()
+        try:
+            options = uvicorn.Config(
+                make_api(self._service, self._config, workers),
+                log_config=None,
+                log_level=logging.WARNING,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_S,
+                callback_notify=self._beat,
+                timeout_notify=_BEAT_S,
+            )
+            server = self._server = uvicorn.Server(options)
+            server.should_exit = self._stopping
+            server.run(sockets=[self._listener])
+        except Exception as err:
+            log.exception("the web server died")
+            self.failure = err
+        finally:
+            workers.close()
+
+    async def _beat(self) -> None:
+        self.heartbeat_s = time.monotonic()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as err:
+        advice = "choose another port, or an address of this machine"
+        raise ConfigError(f"expected to listen on {host} port {port}, got: {err.strerror}; {advice}") from err
