@@ -2,6 +2,7 @@
 
     EdgeAgentError
     ├── ConfigError       the user must change something: a config, an argument, a path     exit 2
+    ├── PictureError      a picture file cannot be used; another one is needed              exit 2
     ├── BundleError       the bundle is refused; an active model stays active               exit 3
     ├── RetryableError    the world may heal: camera, broker; back off with jitter, retry   exit 4
     │   ├── CameraError
@@ -28,6 +29,12 @@ def one_line(err: Exception) -> str:
 
 class ConfigError(EdgeAgentError):
     """The user must change something; the message names the place (``file:line:col: key: ...`` for a config)."""
+
+    exit_code = 2
+
+
+class PictureError(EdgeAgentError):
+    """A picture file cannot be used; its kinds, and what to do, are in `agent.vision.picture_file`."""
 
     exit_code = 2
 
