@@ -14,6 +14,7 @@ _EXAMPLES = """examples:
   edge-agent demo --seconds 20                  everything at once, nothing to prepare
   edge-agent config check agent.yaml            what is wrong, with line and column
   edge-agent model inspect bundle/              what a bundle holds and who signed it
+  edge-agent model check b/ --trusted-key k.pem whether it runs rightly on this device
   edge-agent run --config agent.yaml --once --save out.jpg --dry-run-mqtt
   edge-agent run --config agent.yaml            what the service does
   edge-agent serve --bundle bundle/ --trusted-key key.public.pem
@@ -120,6 +121,22 @@ def _add_model(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--trusted-key", action="append", default=[], metavar="PEM", help="verify against this public key (repeatable)"
     )
     inspect.set_defaults(handler=("agent.model.inspect", "run"))
+    check = model.add_parser(
+        "check",
+        help="try whether a bundle runs rightly here",
+        description="Verify a bundle and replay the golden inputs of every variant that this device can run.",
+    )
+    check.add_argument("path", metavar="PATH", help="the bundle's folder")
+    check.add_argument("--variant", metavar="ID", help="only this one")
+    check.add_argument("--json", action="store_true", help="for programs")
+    check.add_argument(
+        "--trusted-key",
+        action="append",
+        required=True,
+        metavar="PEM",
+        help="public key that may have signed it (repeatable)",
+    )
+    check.set_defaults(handler=("agent.model.check", "run"))
 
 
 def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
