@@ -30,6 +30,7 @@ def service_of(app: App) -> Service:
         silent=lambda: app.watchdog.silent(),  # noqa: PLW0108 - it is made after this service
         not_ready=lambda: _not_ready(app),
         metrics=lambda: _metrics(app),
+        node=app.node,
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from agent.web.live import LivePictures
+from agent.web.openapi_texts import CAMERAS, SNAPSHOT, STREAM
 from agent.web.problem import Problem
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _MOST_STREAMS = 16
 _BOUNDARY = "frame"
 _STREAM_TYPE = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 _NO_STORE = {"Cache-Control": "no-store"}
-_JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
+_CameraId = Annotated[str, Path(description="the camera's name in the configuration", examples=["door"])]
 _Boxes = Annotated[bool, Query(description="draw what was seen")]
 
 
@@ -34,15 +35,21 @@ def camera_routes(cameras: Cameras, config: WebConfig, workers: Workers) -> APIR
     pictures = LivePictures(cameras, config.stream_width)
     watched: set[object] = set()
 
-    @router.get("")
+    @router.get("", summary="What the cameras see", operation_id="cameras", responses=CAMERAS)
     async def all_cameras() -> JSONResponse:
         """Each camera's health and what it sees."""
         return JSONResponse(
             {"cameras": [{"id": camera_id, **cameras.facts(camera_id)} for camera_id in cameras.ids]}, headers=_NO_STORE
         )
 
-    @router.get("/{camera_id}/snapshot.jpg", responses=_JPEG, response_class=Response)
-    async def snapshot(camera_id: str, *, boxes: _Boxes = True) -> Response:
+    @router.get(
+        "/{camera_id}/snapshot.jpg",
+        summary="A camera's last picture",
+        operation_id="snapshot",
+        responses=SNAPSHOT,
+        response_class=Response,
+    )
+    async def snapshot(camera_id: _CameraId, *, boxes: _Boxes = True) -> Response:
         """The last frame that went through the model, in the camera's own size."""
         _known(cameras, camera_id)
         picture = await workers.picture(pictures.snapshot, camera_id, boxes=boxes)
@@ -57,9 +64,15 @@ def camera_routes(cameras: Cameras, config: WebConfig, workers: Workers) -> APIR
         headers = {**_NO_STORE, "X-Frame-Id": str(picture[0]), "X-Frame-Age-Ms": f"{age_ms:.0f}"}
         return Response(picture[1], media_type="image/jpeg", headers=headers)
 
-    @router.get("/{camera_id}/stream.mjpg", response_class=StreamingResponse)
-    async def stream(camera_id: str, *, boxes: _Boxes = True) -> StreamingResponse:
-        """Live pictures as multipart/x-mixed-replace, which browsers show in an ``img``."""
+    @router.get(
+        "/{camera_id}/stream.mjpg",
+        summary="A camera's live pictures",
+        operation_id="stream",
+        responses=STREAM,
+        response_class=StreamingResponse,
+    )
+    async def stream(camera_id: _CameraId, *, boxes: _Boxes = True) -> StreamingResponse:
+        """Live pictures as multipart/x-mixed-replace, which browsers show in an `img`."""
         _known(cameras, camera_id)
         if len(watched) >= _MOST_STREAMS:
             raise Problem(

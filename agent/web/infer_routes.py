@@ -17,7 +17,8 @@ from agent.errors import PictureError
 from agent.vision.picture_file import TooManyPixelsError, UnknownFormatError, decode_picture
 from agent.web.answer import answer_of
 from agent.web.live import encode_jpeg
-from agent.web.problem import MEDIA_TYPE, Problem
+from agent.web.openapi_texts import INFER, MODELS
+from agent.web.problem import Problem
 from agent.web.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -44,36 +45,6 @@ _STATUS_OF = {
     UnknownFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     TooManyPixelsError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 }
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    int(status): {"description": what, "content": {MEDIA_TYPE: {}}}
-    for status, what in {
-        HTTPStatus.NOT_FOUND: "no such model",
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too many bytes or pixels; nothing was decoded",
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "neither JPEG nor PNG nor WebP",
-        HTTPStatus.UNPROCESSABLE_ENTITY: "empty, cut off or damaged",
-        HTTPStatus.SERVICE_UNAVAILABLE: "too many pictures at once; Retry-After says when to come again",
-    }.items()
-}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "what the picture shows; with `annotate=true` the picture itself, as JPEG",
-        "content": {
-            "image/jpeg": {},
-            "application/json": {
-                "example": {
-                    "v": 1,
-                    "ts": "2026-01-01T12:00:00.000Z",
-                    "ts_ms": 1767268800000,
-                    "model": {"name": "demo-shapes", "version": 1, "variant": "cpu-int8"},
-                    "frame": {"w": 640, "h": 384},
-                    "inference_ms": 3.1,
-                    "objects": [{"label": "circle", "score": 0.91, "box": [0.1, 0.2, 0.3, 0.4]}],
-                }
-            },
-        },
-    },
-    **_REFUSALS,
-}
 
 
 def infer_routes(service: Service, config: WebConfig, workers: Workers) -> APIRouter:
@@ -82,15 +53,30 @@ def infer_routes(service: Service, config: WebConfig, workers: Workers) -> APIRo
     uploads = Uploads(config.max_upload_mib * _MIB)
     max_pixels = round(config.max_megapixels * 1e6)
 
-    @router.get("/models")
+    @router.get("/models", summary="Which models there are", operation_id="models", responses=MODELS)
     async def models() -> JSONResponse:
         """The models that answer, the default one first."""
         described = [
             {**_describe(served), "default": index == 0} for index, served in enumerate(service.models.values())
         ]
-        return JSONResponse({"models": described})
+        cameras = service.cameras
+        return JSONResponse(
+            {
+                "node": service.node,
+                "cameras": None if cameras is None else cameras.ids,
+                "limits": {"max_bytes": uploads.max_bytes, "max_pixels": max_pixels},
+                "models": described,
+            }
+        )
 
-    @router.post("/infer", responses=_ANSWERS, openapi_extra=_BODY, response_class=Response)
+    @router.post(
+        "/infer",
+        summary="What a picture shows",
+        operation_id="infer",
+        responses=INFER,
+        openapi_extra=_BODY,
+        response_class=Response,
+    )
     async def infer(
         request: Request,
         model: Annotated[str | None, Query(description="name of a model; without it the default one")] = None,

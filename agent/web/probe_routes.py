@@ -12,6 +12,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from agent.web.metrics import ServiceCollector
+from agent.web.openapi_texts import ALIVE, METRICS, READY
 from agent.web.problem import Problem
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def probe_routes(service: Service) -> APIRouter:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
 
-    @router.get("/healthz")
+    @router.get("/healthz", summary="Is it alive", operation_id="alive", responses=ALIVE)
     async def alive() -> JSONResponse:
         """200 while every loop turns; else 503 with the ones that hang."""
         silent = service.silent()
@@ -34,7 +35,7 @@ def probe_routes(service: Service) -> APIRouter:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "; ".join(silent.values()))
         return JSONResponse({"status": "ok"})
 
-    @router.get("/readyz")
+    @router.get("/readyz", summary="Is it ready", operation_id="ready", responses=READY)
     async def ready() -> JSONResponse:
         """200 once results come; else 503 with what is missing."""
         missing = service.not_ready()
@@ -42,7 +43,7 @@ def probe_routes(service: Service) -> APIRouter:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, missing, {"Retry-After": "1"})
         return JSONResponse({"status": "ready"})
 
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    @router.get("/metrics", summary="Its figures", operation_id="metrics", response_class=Response, responses=METRICS)
     def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

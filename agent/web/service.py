@@ -56,6 +56,7 @@ class Service:
         silent: loops that hang, with a sentence each.
         not_ready: why the service cannot be used yet, None when it can.
         metrics: more figures for Prometheus.
+        node: the device's name in topics, None without an agent.
     """
 
     models: Mapping[str, Served]
@@ -63,3 +64,4 @@ class Service:
     silent: Callable[[], Mapping[str, str]] = dict
     not_ready: Callable[[], str | None] = lambda: None
     metrics: Callable[[], Iterable[Metric]] = field(default=tuple)
+    node: str | None = None
