@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import cv2
 import numpy as np
 
-from agent.errors import PictureError, one_line
+from agent.errors import PictureError
 from agent.vision.picture_header import (
     DamagedPictureError,
     PictureInfo,
@@ -41,9 +41,9 @@ def decode_picture(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as err:
-        raise _refused(info, f"its decoder says: {one_line(err)}") from err
+        raise _refused(info, f"OpenCV refuses it ({err.err})") from err
     if image is None:
-        raise _refused(info, "its decoder refuses it")
+        raise _refused(info, "OpenCV refuses it")
     sizes = {(info.height, info.width, 3), (info.width, info.height, 3)}  # the second is a quarter turn by EXIF
     if image.shape not in sizes or image.dtype != np.uint8:
         raise _refused(info, f"it decodes to {image.shape} of {image.dtype}")
