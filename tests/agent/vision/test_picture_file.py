@@ -70,7 +70,8 @@ LOSSY = {
     "extended WebP": PICTURE,
     "animated WebP": PICTURE,
 }
-EXIF_TURNS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {  # from the stored picture to the upright one; Exif 2.3, tag 0x0112
+# From the stored picture to the upright one; Exif 2.3, tag 0x0112.
+EXIF_TURNS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
