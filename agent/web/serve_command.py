@@ -6,13 +6,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 from pydantic import ValidationError
 
 from agent.app import origin_of, session_options
-from agent.config import DetectConfig, RuntimeConfig, WebConfig
+from agent.config import DetectConfig, RuntimeConfig, Section, WebConfig
 from agent.errors import ConfigError, FatalError
 from agent.model.activate import activate
 from agent.model.canary import Canary
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
+S = TypeVar("S", bound=Section)
+
+_FLAGS = {"token": "--token-file", "providers": "--provider"}
 _TURN_S = 0.5
 _STOP_TIMEOUT_S = 5.0
 _TRIAL_LIMIT_S = 60.0
@@ -61,14 +64,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _web_config(args: argparse.Namespace) -> WebConfig:
     token = _token_in(Path(args.token_file)) if args.token_file else None
-    given = {"host": args.host, "port": args.port, "token": token}
+    return _checked(WebConfig, {"host": args.host, "port": args.port, "token": token})
+
+
+def _checked(section: type[S], given: Mapping[str, object]) -> S:
+    """A section of the configuration from flags; what is wrong is told by the flag's name."""
     try:
-        return WebConfig.model_validate(given)
+        return section.model_validate({key: value for key, value in given.items() if value is not None})
     except ValidationError as err:
         error = err.errors()[0]
-        key = str(error.get("ctx", {}).get("key") or error["loc"][-1])
-        flag = "--token-file" if key == "token" else f"--{key}"
-        raise ConfigError(f"{flag}: {error['msg']}") from err
+        key = str(error.get("ctx", {}).get("key") or error["loc"][0])
+        raise ConfigError(f"{_FLAGS.get(key, f'--{key}')}: {error['msg']}") from err
 
 
 def _token_in(path: Path) -> str:
@@ -80,7 +86,7 @@ def _token_in(path: Path) -> str:
 
 def _models(args: argparse.Namespace) -> Mapping[str, Served]:
     """The bundles by name; all share one turn at inference."""
-    runtime = RuntimeConfig(providers=args.provider or ["cpu"], threads=args.threads or "auto")
+    runtime = _checked(RuntimeConfig, {"providers": args.provider, "threads": args.threads})
     options, turns = session_options(runtime), Turns(time.monotonic)
     canary = Canary(_state_dir(os.environ) / "canary.json", _TRIAL_LIMIT_S)
     keys = [Path(key) for key in args.trusted_key]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +103,15 @@ def run_command(*arguments: str | Path, module: str = "agent") -> subprocess.Com
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=CHECKOUT)
 
 
-@contextmanager
-def running_agent(config: Path, *arguments: str) -> Iterator[AgentProcess]:
+def running_agent(config: Path, *arguments: str) -> AbstractContextManager[AgentProcess]:
     """``edge-agent run`` in a process, killed at the end of the with block if it still runs."""
-    agent = AgentProcess(config, *arguments)
+    return running_process("run", "--config", str(config), *arguments)
+
+
+@contextmanager
+def running_process(*arguments: str) -> Iterator[AgentProcess]:
+    """``edge-agent`` with these arguments in a process, killed at the end of the with block if it still runs."""
+    agent = AgentProcess(*arguments)
     try:
         yield agent
     finally:
@@ -114,17 +120,17 @@ def running_agent(config: Path, *arguments: str) -> Iterator[AgentProcess]:
 
 
 class AgentProcess:
-    """``edge-agent run`` in a process of its own.
+    """``edge-agent`` in a process of its own.
 
     Attributes:
         lines: of its standard error, so far.
         process: the process.
     """
 
-    def __init__(self, config: Path, *arguments: str) -> None:
+    def __init__(self, *arguments: str) -> None:
         self.lines: list[str] = []
         self._changed = threading.Condition()
-        command = [sys.executable, "-m", "agent", "run", "--config", str(config), *arguments]
+        command = [sys.executable, "-m", "agent", *arguments]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
@@ -144,6 +150,13 @@ class AgentProcess:
 
         with self._changed:
             assert self._changed.wait_for(found, _TIMEOUT_S), f"no {part!r} in:\n{self.text}"
+
+    def web_port(self) -> int:
+        """The port of its web API, once it has said so."""
+        self.wait_for_line("web API and page: http://")
+        found = re.search(r"web API and page: http://[^/]*:(\d+)/", self.text)
+        assert found is not None
+        return int(found[1])
 
     def wait(self) -> int:
         """Wait for the end; returns the exit code."""
