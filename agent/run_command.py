@@ -20,7 +20,7 @@ from agent.config_file import LoadedConfig, load_config
 from agent.errors import ConfigError
 from agent.ops.log import configure_logging
 from agent.ops.systemd import Supervisor
-from agent.vision.draw import draw_caption, draw_detections
+from agent.vision.draw import draw_caption, draw_detections, draw_mask
 
 if TYPE_CHECKING:
     import argparse
@@ -86,6 +86,8 @@ def run_once(loaded: LoadedConfig, save: Path | None, *, dry_run: bool) -> int:
 def _annotated(frame: Frame, sighting: Sighting, labels: Sequence[str]) -> NDArray[np.uint8]:
     if sighting.detections is not None:
         return draw_detections(frame.image_bgr, sighting.detections, labels)
+    if sighting.mask is not None:
+        return draw_mask(frame.image_bgr, sighting.mask, labels)
     class_ = sighting.class_
     return draw_caption(frame.image_bgr, f"{class_.label} {class_.score:.2f}" if class_ is not None else "no class")
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from agent.delivery.events import ClassState, Event, FrameRef, ObjectState
-from agent.errors import BundleError, ConfigError
-from agent.vision.decode import Thresholds, decode_class, decode_detections
+from agent.delivery.events import CameraState, ClassState, Event, FrameRef, ObjectState
+from agent.errors import ConfigError
+from agent.vision.decode import Thresholds, decode_class, decode_detections, decode_mask
 from agent.vision.detections import name_of
 from agent.vision.track import TrackChange, Tracker, TrackRules
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from agent.frame import Frame
     from agent.model.manifest import Manifest
     from agent.vision.detections import Detections
+    from agent.vision.mask import FrameMask
     from agent.vision.resize import Placement
+
+_AREA_STEP = 0.02  # a camera's state tells its areas anew when one of them is off by as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Sighting:
         present: objects that the camera has in view, by label; one that is hidden for a moment still counts.
         class_: the picture's class, of a classifier.
         detections: the objects in columns, pixels of the frame, for drawing.
+        areas: share of the frame by label, largest first, together 1, of a segmenter. A class id without a label is
+            called by its number; many models say ``class 255`` where they do not want to tell.
+        steady_areas: the areas as the camera's state tells them: rounded, and the same until one of them has moved.
+        mask: which part of the frame is which class, for drawing.
     """
 
     objects: Sequence[ObjectState] = ()
@@ -45,6 +52,14 @@ class Sighting:
     class_: ClassState | None = None
     events: Sequence[Event] = ()
     detections: Detections | None = None
+    areas: Mapping[str, float] = field(default_factory=dict)
+    steady_areas: Mapping[str, float] = field(default_factory=dict)
+    mask: FrameMask | None = None
+
+    @property
+    def camera_state(self) -> CameraState:
+        """What the state of the camera that gave the frame says."""
+        return CameraState("up", self.present, self.class_, self.steady_areas)
 
 
 class Watcher(Protocol):
@@ -62,33 +77,29 @@ class Watcher(Protocol):
 def look(
     outputs: Mapping[str, NDArray[Any]], placement: Placement, manifest: Manifest, thresholds: Thresholds
 ) -> Sighting:
-    """What one picture shows by itself: no memory of others, so no ids and no events.
-
-    Raises:
-        BundleError: the task is one of a later version.
-    """
+    """What one picture shows by itself: no memory of others, so no ids and no events."""
     if manifest.task == "detect":
         detections = decode_detections(outputs, placement, thresholds)
         shares = _in_shares(detections, *placement.frame_wh)
         objects = _object_states(shares, manifest.labels, [None] * len(shares))
         return Sighting(objects, Counter(each.label for each in objects), detections=detections)
-    if manifest.task == "classify":
-        return Sighting(class_=_class_state(outputs, manifest.labels))
-    raise _unsupported(manifest)
+    if manifest.task == "segment":
+        mask = decode_mask(outputs, placement, _input_wh(manifest))
+        return Sighting(areas=_areas_of(mask, manifest.labels), mask=mask)
+    return Sighting(class_=_class_state(outputs, manifest.labels))
 
 
 def make_watcher(manifest: Manifest, config: AgentConfig) -> Watcher:
     """The watcher of a bundle's task for one camera.
 
     Raises:
-        BundleError: the task is one of a later version.
         ConfigError: the config's detect.labels names a label that the bundle does not have.
     """
     if manifest.task == "detect":
         return ObjectWatcher(manifest.labels, thresholds_of(manifest, config.detect), _track_rules(config.tracking))
-    if manifest.task == "classify":
-        return ClassWatcher(manifest.labels, config.tracking.confirm_frames)
-    raise _unsupported(manifest)
+    if manifest.task == "segment":
+        return AreaWatcher(manifest.labels, _input_wh(manifest), config.tracking.confirm_frames)
+    return ClassWatcher(manifest.labels, config.tracking.confirm_frames)
 
 
 class ObjectWatcher:
@@ -127,24 +138,58 @@ class ClassWatcher:
 
     def __init__(self, labels: Sequence[str], confirm_frames: int) -> None:
         self._labels = labels
-        self._confirm_frames = confirm_frames
-        self._told: str | None = None
-        self._candidate: str | None = None
-        self._times = 0
+        self._confirmation = _Confirmation(confirm_frames)
 
     def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
         state = _class_state(outputs, self._labels)
         if state is None:
             return Sighting()
-        self._times = self._times + 1 if state.label == self._candidate else 1
-        self._candidate = state.label
-        if state.label == self._told or self._times < self._confirm_frames:
+        if not self._confirmation.is_news(state.label):
             return Sighting(class_=state)
-        self._told = state.label
         return Sighting(class_=state, events=[Event("changed", frame_ref(frame), class_=state)])
 
     def finish(self) -> Sequence[Event]:
         return []
+
+
+class AreaWatcher:
+    """Segmentation: a changed event once another class has had the largest area for some frames in a row."""
+
+    def __init__(self, labels: Sequence[str], input_wh: tuple[int, int], confirm_frames: int) -> None:
+        self._labels = labels
+        self._input_wh = input_wh
+        self._confirmation = _Confirmation(confirm_frames)
+        self._steady: Mapping[str, float] = {}
+
+    def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
+        mask = decode_mask(outputs, placement, self._input_wh)
+        areas = _areas_of(mask, self._labels)
+        self._steady = _steady_areas(self._steady, areas)
+        events = []
+        if self._confirmation.is_news(next(iter(areas))):
+            events.append(Event("changed", frame_ref(frame), areas=areas))
+        return Sighting(events=events, areas=areas, steady_areas=self._steady, mask=mask)
+
+    def finish(self) -> Sequence[Event]:
+        return []
+
+
+class _Confirmation:
+    """Takes what each frame shows most; news is what came some times in a row and was not the news before."""
+
+    def __init__(self, times: int) -> None:
+        self._needed = times
+        self._told: str | None = None
+        self._candidate: str | None = None
+        self._times = 0
+
+    def is_news(self, label: str) -> bool:
+        self._times = self._times + 1 if label == self._candidate else 1
+        self._candidate = label
+        if label == self._told or self._times < self._needed:
+            return False
+        self._told = label
+        return True
 
 
 def _in_shares(detections: Detections, width: int, height: int) -> Detections:
@@ -166,8 +211,32 @@ def _class_state(outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> 
     return ClassState(labels[best], score) if math.isfinite(score) else None
 
 
-def _unsupported(manifest: Manifest) -> BundleError:
-    return BundleError(f"bundle {manifest.name}: task {manifest.task!r} is not supported by this version")
+def _areas_of(mask: FrameMask, labels: Sequence[str]) -> dict[str, float]:
+    """Shares by label, largest first; two classes may have one label, and it gets both their shares."""
+    shares: dict[str, float] = {}
+    for class_id, share in mask.areas().items():
+        name = name_of(labels, class_id)
+        shares[name] = shares.get(name, 0.0) + share
+    return dict(sorted(shares.items(), key=lambda each: -each[1]))
+
+
+def _steady_areas(told: Mapping[str, float], areas: Mapping[str, float]) -> Mapping[str, float]:
+    """``told`` while no area is far from it, so that noise is no news; else the areas of now, rounded.
+
+    Rounding moves a value by up to 0.005, so a still scene may flicker by 0.015 and a subscriber is never off by more
+    than ``_AREA_STEP``.
+    """
+    labels = told.keys() | areas.keys()
+    if told and all(abs(told.get(label, 0.0) - areas.get(label, 0.0)) < _AREA_STEP for label in labels):
+        return told
+    rounded = {label: round(share, 2) for label, share in areas.items()}
+    return {label: share for label, share in rounded.items() if share > 0}
+
+
+def _input_wh(manifest: Manifest) -> tuple[int, int]:
+    """The size of the input that a mask covers; the manifest makes sure that all variants have the same."""
+    spec = manifest.variants[0].input
+    return spec.width, spec.height
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""What the agent tells the world: one event per change of an object or of a camera's class, and a camera's state."""
+"""What the agent tells the world: an event per change of an object or of what a camera shows, and a camera's state."""
 
 from __future__ import annotations
 
@@ -42,12 +42,16 @@ class ClassState:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change. Exactly one of ``object`` (detect) and ``class_`` (classify) is set."""
+    """One change. Exactly one of ``object`` (detect), ``class_`` (classify) and ``areas`` (segment) is set.
+
+    ``areas`` are shares of the frame, 0..1, by label.
+    """
 
     type: EventType
     frame: FrameRef
     object: ObjectState | None = None
     class_: ClassState | None = None
+    areas: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,12 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class CameraState:
-    """What a camera sees now: its health, objects counted per label, or the picture's class."""
+    """What a camera sees now: its health, objects counted per label, the picture's class, or shares of it by label."""
 
     health: str
     counts: Mapping[str, int] = field(default_factory=dict)
     class_: ClassState | None = None
+    areas: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ MAX_PAYLOAD_BYTES = 10 * 1024 - 1
 STATUS_ONLINE, STATUS_OFFLINE = b"online", b"offline"
 _MAX_LABEL_CHARACTERS = 255  # what Home Assistant takes as a state
 _TRUNCATED_BYTES = 32  # room for the count of what was left out
+_EVENT_DIGITS, _STATE_DIGITS = 4, 2  # of areas
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -33,14 +34,23 @@ class Origin:
 
 
 def encode_event(event: Event, event_id: str, origin: Origin, *, clock_synced: bool) -> bytes:
-    """One event; ``event_id`` is ``node:epoch:seq``, the key by which subscribers drop duplicates."""
+    """One event; ``event_id`` is ``node:epoch:seq``, the key by which subscribers drop duplicates.
+
+    Of too many areas the smallest are left out, and ``truncated`` says how many.
+    """
     seen = ""
     if event.object is not None:
         seen += f',"object":{_object_json(event.object)}'
     if event.class_ is not None:
         seen += f',"class":{_class_json(event.class_)}'
     context = _context_json(event.frame, origin, clock_synced)
-    return f'{{"v":1,"id":{_encode(event_id)},"type":{_quoted(event.type)},{context}{seen}}}'.encode()
+    head = f'{{"v":1,"id":{_encode(event_id)},"type":{_quoted(event.type)},{context}{seen}'
+    if not event.areas:
+        return f"{head}}}".encode()
+    head += ',"areas":{'
+    fragments = _area_fragments(event.areas, _EVENT_DIGITS)
+    kept = _first_that_fit(fragments, len(head.encode()))
+    return f"{head}{','.join(kept)}}}{_truncated_json(len(fragments) - len(kept))}}}".encode()
 
 
 def encode_gap(gap: Gap, event_id: str, origin: Origin, *, clock_synced: bool) -> bytes:
@@ -63,15 +73,24 @@ def encode_detections(frame: FrameRef, objects: Sequence[ObjectState], origin: O
 
 
 def encode_camera_state(state: CameraState, at_ms: int) -> bytes:
-    """A camera's health and what it sees; of too many labels the rarest are left out, ``truncated`` says how many."""
+    """A camera's health and what it sees; of too many labels the rarest are left out, ``truncated`` says how many.
+
+    Areas are rounded to two digits, and those that round to nothing are not told.
+    """
     head = f'{{"v":1,{_time_json(at_ms)},"health":{_quoted(state.health)}'
     if state.class_ is not None:
         head += f',"class":{_class_json(state.class_)}'
+    left_out = 0
+    if state.areas:
+        fragments = _area_fragments(state.areas, _STATE_DIGITS)
+        kept = _first_that_fit(fragments, len((head + ',"areas":{},"counts":{').encode()))
+        left_out = len(fragments) - len(kept)
+        head += f',"areas":{{{",".join(kept)}}}'
     head += ',"counts":{'
     most_first = sorted(state.counts.items(), key=lambda each: (-each[1], each[0]))
     kept = _first_that_fit([f"{_quoted(label)}:{count:d}" for label, count in most_first], len(head.encode()))
-    rest = f',"truncated":{len(most_first) - len(kept)}' if len(kept) < len(most_first) else ""
-    return f"{head}{','.join(kept)}}}{rest}}}".encode()
+    left_out += len(most_first) - len(kept)
+    return f"{head}{','.join(kept)}}}{_truncated_json(left_out)}}}".encode()
 
 
 def encode_info(info: Mapping[str, object]) -> bytes:
@@ -125,6 +144,16 @@ def _object_json(state: ObjectState) -> str:
 
 def _class_json(state: ClassState) -> str:
     return f'{{"label":{_quoted(state.label)},"score":{_share(state.score):.4f}}}'
+
+
+def _area_fragments(areas: Mapping[str, float], digits: int) -> list[str]:
+    """Labels with their shares, largest first; a share that rounds to nothing is not told."""
+    shares = sorted(((_share(share), label) for label, share in areas.items()), key=lambda each: (-each[0], each[1]))
+    return [f"{_quoted(label)}:{share:.{digits}f}" for share, label in shares if round(share, digits) > 0]
+
+
+def _truncated_json(left_out: int) -> str:
+    return f',"truncated":{left_out}' if left_out else ""
 
 
 def _share(value: float) -> float:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.model.canary import Canary
-    from agent.model.manifest import Task, Variant
+    from agent.model.manifest import Variant
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ def activate(
         canary.check(bundle, variant, device, trusted_keys, options)
     task = bundle.manifest.task
     session = Session(bundle.read(variant.file), task, variant, options)
-    _check_classes(session, task, len(bundle.manifest.labels), variant)
+    if task == "classify":
+        _check_classes(session, len(bundle.manifest.labels), variant)
     golden.replay(session, bundle.read(variant.golden.file), task, variant)
     for _ in range(warm_up_runs):
         session.run()
@@ -79,8 +80,8 @@ def activate(
     return ActiveModel(bundle, variant, session, Resizer(variant.input, session.input_image))
 
 
-def _check_classes(session: Session, task: Task, labels: int, variant: Variant) -> None:
-    """A classifier has one score for each label; what classes a detector may name, its outputs do not tell."""
+def _check_classes(session: Session, labels: int, variant: Variant) -> None:
+    """A classifier has one score for each label; what classes other models may name, their outputs do not tell."""
     classes = session.outputs["scores"].shape[1]
-    if task == "classify" and classes != labels:
+    if classes != labels:
         raise BundleError(f"variant {variant.id}: expected {labels} classes as there are labels, found {classes}")

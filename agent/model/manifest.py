@@ -70,11 +70,16 @@ class Requires(Record):
 
 
 class Tolerances(Record):
-    """How far two runs may differ; see ``agent/model/matcher.py``."""
+    """How far two runs may differ; see ``agent/model/matcher.py``.
+
+    ``mask`` is the share of a mask's pixels that may have another class: for float, where pixels between two classes
+    may fall to either side; a bundle states a looser one for int8.
+    """
 
     score_floor: Share = 0.05
     score: Annotated[float, Field(gt=0, le=1)] = 1e-3
     box_px: Annotated[float, Field(gt=0, le=64)] = 0.05
+    mask: Annotated[float, Field(gt=0, le=1)] = 0.005
 
 
 class Golden(Record):
@@ -154,6 +159,10 @@ class Manifest(Record):
         missing = sorted(used - set(paths))
         if missing:
             raise ValueError(f"files must list what the variants use; not listed: {', '.join(missing)}")
+        sizes_wh = sorted({(variant.input.width, variant.input.height) for variant in self.variants})
+        if self.task == "segment" and len(sizes_wh) > 1:
+            # A mask covers the input, whatever its own size; the agent must know the input's without the variant.
+            raise ValueError(f"variants of task segment must have inputs of one size, got {sizes_wh}")
         return self
 
 

@@ -50,7 +50,9 @@ def compare_outputs(
         difference = float(np.abs(expected["scores"] - actual["scores"]).max())
         ok = difference <= tolerances.score
         return Comparison(ok, f"scores differ by up to {difference:.2g} (limit {tolerances.score:g})", 1)
-    raise ValueError(f"expected task detect or classify, got {task!r}")
+    if task == "segment":
+        return _compare_masks(expected, actual, tolerances)
+    raise ValueError(f"expected task classify, detect or segment, got {task!r}")
 
 
 def f1_of_matched_boxes(expected: Detections, actual: Detections, least_iou: float = 0.5) -> tuple[int, int, int]:
@@ -59,6 +61,36 @@ def f1_of_matched_boxes(expected: Detections, actual: Detections, least_iou: flo
     affinity[expected.labels[:, None] != actual.labels[None, :]] = 0
     matched = len(match_one_to_one(affinity, least_iou))
     return matched, len(actual) - matched, len(expected) - matched
+
+
+def _compare_masks(
+    expected: Mapping[str, NDArray[Any]], actual: Mapping[str, NDArray[Any]], tolerances: Tolerances
+) -> Comparison:
+    """Pixel by pixel; so few may differ that only an object smaller than them could be missed.
+
+    Confidences are bytes: they may differ by the tolerance for scores and by one level of rounding more, but for as
+    many pixels as may differ in class.
+    """
+    pixels = expected["mask"].size
+    limit = f"(limit {_percent(tolerances.mask)})"
+    other = expected["mask"] != actual["mask"]
+    share = float(other.mean())
+    if share > tolerances.mask:
+        was, is_ = (int(side["mask"][other][0]) for side in (expected, actual))
+        reason = f"{_percent(share)} of the mask has another class {limit}, such as class {is_} in place of {was}"
+        return Comparison(False, reason, pixels)
+    if "confidence" in expected:
+        levels = int(255 * tolerances.score) + 1
+        difference = np.abs(expected["confidence"].astype(np.int16) - actual["confidence"].astype(np.int16))
+        share_unsure = float((difference > levels).mean())
+        if share_unsure > tolerances.mask:
+            reason = f"{_percent(share_unsure)} of the confidences differ by more than {levels} of 255 {limit}"
+            return Comparison(False, reason, pixels)
+    return Comparison(True, f"{_percent(share)} of the mask has another class {limit}", pixels)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _compare_detections(

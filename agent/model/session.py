@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -20,10 +20,27 @@ if TYPE_CHECKING:
 
     from agent.model.manifest import Task, Variant
 
-_CANONICAL: dict[str, dict[str, tuple[list[int | str], str]]] = {
-    # task -> output -> (shape, type): a letter stands for one and the same size wherever it appears
-    "classify": {"scores": ([1, "C"], "float32")},
-    "detect": {"boxes": ([1, "K", 4], "float32"), "scores": ([1, "K"], "float32"), "labels": ([1, "K"], "int64")},
+
+class _Output(NamedTuple):
+    """A canonical output; a letter stands for one and the same size wherever the task's outputs have it."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+    optional: bool = False
+
+
+_CANONICAL: dict[Task, dict[str, _Output]] = {
+    "classify": {"scores": _Output((1, "C"), "float32")},
+    "detect": {
+        "boxes": _Output((1, "K", 4), "float32"),
+        "scores": _Output((1, "K"), "float32"),
+        "labels": _Output((1, "K"), "int64"),
+    },
+    # Class ids, and how sure the model is of each, 255 for entirely. H and W may be smaller than the input's.
+    "segment": {
+        "mask": _Output((1, "H", "W"), "uint8"),
+        "confidence": _Output((1, "H", "W"), "uint8", optional=True),
+    },
 }
 # How TensorProto.external_data begins: weights that lie in another file. Older versions of ONNX Runtime read it from
 # wherever the model says, and no signature covers it.
@@ -45,7 +62,8 @@ class Session:
 
     Attributes:
         input_image: uint8 ``[H, W, 3]`` BGR, the model's input; write the picture here, then call ``run``.
-        outputs: the canonical outputs by name; `run` writes into these arrays.
+        outputs: the canonical outputs by name, of the optional ones those that the model has; `run` writes into these
+            arrays.
         provider: the execution provider in charge, such as "cpu".
 
     Raises:
@@ -75,7 +93,7 @@ class Session:
         self._input = np.zeros(shape, np.uint8)
         self.input_image: NDArray[np.uint8] = self._input[0]
         self.outputs: Mapping[str, NDArray[Any]] = {
-            name: np.zeros(dims, _CANONICAL[task][name][1]) for name, dims in shapes.items()
+            name: np.zeros(dims, _CANONICAL[task][name].dtype) for name, dims in shapes.items()
         }
         self._binding = self._session.io_binding()
         # On the CPU the OrtValues are these very arrays. Other providers copy an input when it is bound.
@@ -125,14 +143,12 @@ def _check_input(inputs: list[Any], shape: list[int], where: str) -> None:
 
 
 def _check_outputs(outputs: list[Any], task: Task, where: str) -> dict[str, list[int]]:
-    if task not in _CANONICAL:
-        raise BundleError(
-            f"{where}: task {task!r} is not supported by this version; supported: {', '.join(_CANONICAL)}"
-        )
     shapes: dict[str, list[int]] = {}
     sizes: dict[str, int] = {}
-    for name, (wanted, dtype) in _CANONICAL[task].items():
+    for name, (wanted, dtype, optional) in _CANONICAL[task].items():
         found = next((arg for arg in outputs if arg.name == name), None)
+        if found is None and optional:
+            continue
         if found is None or _NUMPY_TYPES.get(found.type) != dtype or not _fits(found.shape, wanted, sizes):
             told = ", ".join(f"{arg.name} {arg.type} {arg.shape}" for arg in outputs)
             shape = ", ".join(str(sizes.get(str(side), side)) for side in wanted)
@@ -143,7 +159,7 @@ def _check_outputs(outputs: list[Any], task: Task, where: str) -> dict[str, list
     return shapes
 
 
-def _fits(shape: list[Any], wanted: list[int | str], sizes: dict[str, int]) -> bool:
+def _fits(shape: list[Any], wanted: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
     """Whether a shape is the wanted one; sizes that its letters stand for are noted in ``sizes``."""
     if len(shape) != len(wanted) or not all(isinstance(side, int) and side > 0 for side in shape):
         return False

@@ -1,4 +1,4 @@
-"""From a model's canonical outputs to detections in frame pixels, or to the class of a picture."""
+"""From a model's canonical outputs to detections or a mask in frame pixels, or to the class of a picture."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from agent.vision.boxes import iou_matrix
 from agent.vision.detections import Detections
+from agent.vision.mask import FrameMask, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,3 +90,21 @@ def decode_class(outputs: Mapping[str, NDArray[Any]]) -> tuple[int, float]:
     scores = outputs["scores"][0]
     best = int(np.argmax(scores))
     return best, float(scores[best])
+
+
+def decode_mask(outputs: Mapping[str, NDArray[Any]], placement: Placement, input_wh: tuple[int, int]) -> FrameMask:
+    """The part of a mask that shows the frame: a letterbox's border is cut off.
+
+    Args:
+        outputs: ``mask`` uint8 ``[1, h, w]``, class ids. It covers the whole input and may be coarser, such as an
+            eighth of the input's size. The array is only read; ``confidence`` is not needed here.
+        placement: where the frame lies in the input.
+        input_wh: the input's size.
+    """
+    mask = outputs["mask"][0]
+    (height, width), (scale_x, scale_y), (offset_x, offset_y) = mask.shape, placement.scale_xy, placement.offset_xy
+    cell_w, cell_h = input_wh[0] / width, input_wh[1] / height
+    columns = span(offset_x, placement.frame_wh[0] * scale_x, cell_w, width)
+    rows = span(offset_y, placement.frame_wh[1] * scale_y, cell_h, height)
+    origin_xy = ((columns.start * cell_w - offset_x) / scale_x, (rows.start * cell_h - offset_y) / scale_y)
+    return FrameMask(mask[rows, columns].copy(), origin_xy, (cell_w / scale_x, cell_h / scale_y), placement.frame_wh)

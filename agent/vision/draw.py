@@ -1,13 +1,15 @@
-"""Boxes and labels drawn on a picture, for people."""
+"""Boxes, masks and labels drawn on a picture, for people."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from agent.vision.detections import name_of
+from agent.vision.mask import CLASS_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agent.vision.detections import Detections
+    from agent.vision.mask import FrameMask
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_TINT = 0.45  # of a mask's colour in a pixel: the picture stays recognisable under it
+_LEGEND_LINES = 12
 
 
 def draw_detections(image_bgr: NDArray[np.uint8], detections: Detections, labels: Sequence[str]) -> NDArray[np.uint8]:
@@ -26,6 +31,21 @@ def draw_detections(image_bgr: NDArray[np.uint8], detections: Detections, labels
         detections.boxes_xyxy.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
     ):
         _draw_box(canvas, box_xyxy, f"{name_of(labels, label)} {score:.2f}", color_of(label))
+    return canvas
+
+
+def draw_mask(image_bgr: NDArray[np.uint8], mask: FrameMask, labels: Sequence[str]) -> NDArray[np.uint8]:
+    """A copy of a uint8 BGR picture ``[H, W, 3]``, the frame of the mask, tinted with the classes' colours.
+
+    A legend names the classes with the largest shares, as many as fit. What a crop hid from the model is not tinted.
+    """
+    canvas = image_bgr.copy()
+    ids, seen = mask.on_frame()
+    canvas[seen] = cv2.addWeighted(canvas[seen], 1 - _TINT, cv2.applyColorMap(ids, _palette()), _TINT, 0)
+    line_px = _strip_px(canvas)
+    lines = min(_LEGEND_LINES, max(1, canvas.shape[0] // line_px))
+    for number, (class_id, share) in enumerate(list(mask.areas().items())[:lines], start=1):
+        _draw_text(canvas, f"{name_of(labels, class_id)} {share:.1%}", 0, number * line_px, color_of(class_id))
     return canvas
 
 
@@ -43,6 +63,12 @@ def color_of(label: int) -> tuple[int, int, int]:
     return int(color[0, 0, 0]), int(color[0, 0, 1]), int(color[0, 0, 2])
 
 
+@lru_cache(maxsize=1)
+def _palette() -> NDArray[np.uint8]:
+    """The colours of all class ids, uint8 ``[256, 1, 3]``."""
+    return np.array([[color_of(class_id)] for class_id in range(CLASS_IDS)], np.uint8)
+
+
 def _draw_box(canvas: NDArray[np.uint8], box_xyxy: Sequence[float], text: str, color: tuple[int, int, int]) -> None:
     left, top, right, bottom = (round(side) for side in box_xyxy)
     cv2.rectangle(canvas, (left, top), (right, bottom), color, _line_px(canvas))
@@ -51,7 +77,7 @@ def _draw_box(canvas: NDArray[np.uint8], box_xyxy: Sequence[float], text: str, c
 
 def _draw_text(canvas: NDArray[np.uint8], text: str, left: int, bottom: int, color: tuple[int, int, int]) -> None:
     """Text on a filled strip above ``bottom``, moved inside the picture."""
-    scale = max(0.4, canvas.shape[1] / 1600)
+    scale = _text_scale(canvas)
     (width, height), baseline = cv2.getTextSize(text, _FONT, scale, 1)
     strip = height + baseline + 2
     left = max(0, min(left, canvas.shape[1] - width))
@@ -63,3 +89,13 @@ def _draw_text(canvas: NDArray[np.uint8], text: str, left: int, bottom: int, col
 
 def _line_px(canvas: NDArray[np.uint8]) -> int:
     return max(1, int(canvas.shape[1]) // 500)
+
+
+def _strip_px(canvas: NDArray[np.uint8]) -> int:
+    """The height of a strip of text; it is the same for any text."""
+    (_, height), baseline = cv2.getTextSize("X", _FONT, _text_scale(canvas), 1)
+    return int(height + baseline + 2)
+
+
+def _text_scale(canvas: NDArray[np.uint8]) -> float:
+    return max(0.4, float(canvas.shape[1]) / 1600)

@@ -15,10 +15,11 @@ import pytest
 
 from agent.__main__ import main
 from agent.delivery.rows import RANKS
+from agent.vision.draw import color_of
 from tests.support.agents import CHECKOUT, NODE, file_camera, make_kit, run_command, scene_camera, write_video
 from tests.support.ports import free_port
 from tests.support.subscriber import Subscriber
-from tests.support.tiny_models import classify_model
+from tests.support.tiny_models import classify_model, segment_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +85,18 @@ def test_a_class_is_written_into_the_picture(tmp_path: Path) -> None:
     saved = picture(tmp_path / "out.png")
     green = saved[:, :, 1]
     assert int(green[:20].max()) >= 40 > int(green[30:].max()), "a caption in the upper part"
+
+
+def test_a_mask_is_drawn_over_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_kit(tmp_path / "kit", tiny=segment_model())
+    blue = write_video(tmp_path / "blue.avi", (3, (200, 0, 0)))
+    assert once(model.config(tmp_path, [file_camera(blue)]), "--save", tmp_path / "out.png") == 0
+    printed = [line.split(" ", 1) for line in capsys.readouterr().out.splitlines()]
+    assert [topic.removeprefix(f"{ROOT}/camera/door/") for topic, _ in printed] == ["events", "state"]
+    event = json.loads(printed[0][1])
+    assert (event["type"], event["areas"]) == ("changed", {"blue": 1.0})
+    pixel = picture(tmp_path / "out.png")[40, 60].astype(float)
+    np.testing.assert_allclose(pixel, 0.55 * np.array([200, 0, 0]) + 0.45 * np.array(color_of(0)), atol=8)
 
 
 def test_a_picture_is_not_needed(kit: Kit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from agent.config import AgentConfig
-from agent.delivery.events import ClassState, FrameRef
-from agent.errors import BundleError, ConfigError
+from agent.delivery.events import CameraState, ClassState, FrameRef
+from agent.errors import ConfigError
 from agent.frame import Frame
 from agent.model.manifest import Manifest
-from agent.tasks import ClassWatcher, ObjectWatcher, Watcher, frame_ref, make_watcher
+from agent.tasks import AreaWatcher, ClassWatcher, ObjectWatcher, Sighting, Watcher, frame_ref, look, make_watcher
 from agent.vision.decode import Thresholds
 from agent.vision.resize import Placement
 from agent.vision.track import TrackRules
 from tests.support.bundles import GOLDEN_PATH, MODEL_PATH, manifest_of
-from tests.support.tiny_models import classify_model, detect_model
+from tests.support.tiny_models import classify_model, detect_model, segment_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,9 @@ def config(**keys: Any) -> AgentConfig:
 
 
 def manifest(**keys: Any) -> Manifest:
-    tiny = classify_model() if keys.get("task") == "classify" else detect_model()
+    tiny = {"detect": detect_model(), "classify": classify_model(), "segment": segment_model()}[
+        keys.get("task", "detect")
+    ]
     return Manifest.model_validate({**manifest_of(tiny, {MODEL_PATH: b"", GOLDEN_PATH: b""}), **keys})
 
 
@@ -176,14 +178,147 @@ def test_scores_that_are_no_numbers_show_nothing() -> None:
     assert changed(watcher, RED, scores(float("nan"), float("nan")), RED) == [None, None, "red"]
 
 
+# --- segmentation
+
+
+def mask(*counts: int) -> dict[str, NDArray[Any]]:
+    """A mask of one row with so many pixels of each class."""
+    return {"mask": np.repeat(np.arange(len(counts), dtype=np.uint8), counts)[None, None]}
+
+
+def area_watcher(*labels: str, confirm_frames: int = 2) -> AreaWatcher:
+    return AreaWatcher(labels, (200, 100), confirm_frames)
+
+
+def sightings(watcher: Watcher, *frames: dict[str, NDArray[Any]]) -> list[Sighting]:
+    return [watcher.see(each, whole(), frame(number)) for number, each in enumerate(frames)]
+
+
+def told_areas(watcher: Watcher, *frames: dict[str, NDArray[Any]]) -> list[str | None]:
+    """The label with the largest area that each frame's event tells, None where there is none."""
+    return [next(iter(each.events[0].areas)) if each.events else None for each in sightings(watcher, *frames)]
+
+
+WALL, ROAD = mask(60, 40), mask(40, 60)
+
+
+def test_areas_are_shares_by_label_largest_first() -> None:
+    (sighting,) = sightings(area_watcher("wall", "road", "sky"), mask(25, 75))
+    assert list(sighting.areas.items()) == [("road", 0.75), ("wall", 0.25)], "there is no sky"
+    assert {type(share) for share in sighting.areas.values()} == {float}
+    assert (sighting.objects, sighting.detections, sighting.class_) == ((), None, None)
+    assert sighting.mask is not None
+    assert sighting.mask.areas() == {1: 0.75, 0: 0.25}
+
+
+def test_a_class_id_without_a_label_is_told_by_its_number() -> None:
+    watcher = area_watcher("wall", "road")
+    (sighting,) = sightings(watcher, {"mask": np.array([[[255, 255, 0, 2]]], np.uint8)})
+    assert sighting.areas == {"class 255": 0.5, "wall": 0.25, "class 2": 0.25}
+
+
+def test_two_classes_with_one_label_are_one_area() -> None:
+    (sighting,) = sightings(area_watcher("plant", "road", "plant"), mask(30, 40, 30))
+    assert list(sighting.areas.items()) == [("plant", 0.6), ("road", 0.4)]
+
+
+def test_another_largest_area_is_told_once_it_was_that_for_some_frames_in_a_row() -> None:
+    watcher = area_watcher("wall", "road")
+    assert told_areas(watcher, WALL, WALL, WALL, ROAD, ROAD, WALL) == [None, "wall", None, None, "road", None]
+    assert watcher.finish() == []
+
+
+def test_two_areas_that_take_turns_at_being_the_largest_change_nothing() -> None:
+    watcher = area_watcher("wall", "road")
+    told = told_areas(watcher, WALL, WALL, ROAD, WALL, ROAD, mask(50, 50), WALL)
+    assert told == [None, "wall", None, None, None, None, None]
+
+
+def test_an_event_carries_the_areas_of_its_frame() -> None:
+    first, second = sightings(area_watcher("wall", "road"), WALL, mask(55, 45))
+    (event,) = second.events
+    assert (event.type, event.frame.id, event.object, event.class_) == ("changed", 1, None, None)
+    assert event.areas == second.areas == {"wall": 0.55, "road": 0.45}
+    assert first.events == []
+
+
+def test_a_cameras_state_has_the_areas_rounded() -> None:
+    (sighting,) = sightings(area_watcher("wall", "road", "sign"), mask(1000, 500, 7))
+    assert sighting.camera_state == CameraState("up", areas={"wall": 0.66, "road": 0.33})
+
+
+def test_noise_leaves_the_state_alone_and_a_real_change_does_not() -> None:
+    watcher = area_watcher("wall", "road")
+    noisy = [mask(500 + shift, 500 - shift) for shift in (0, 6, -14, 15, -15, 19, 5)]
+    first, *others = sightings(watcher, *noisy)
+    assert first.steady_areas == {"wall": 0.5, "road": 0.5}
+    assert all(each.steady_areas is first.steady_areas for each in others)
+    (moved,) = sightings(watcher, mask(521, 479))
+    assert moved.steady_areas == {"wall": 0.52, "road": 0.48}
+
+
+def test_a_slow_drift_is_told_in_steps_and_never_far_off() -> None:
+    seen = sightings(area_watcher("wall", "road"), *[mask(1000 - wall, wall) for wall in range(1, 1000)])
+    assert all(abs(each.areas[name] - each.steady_areas.get(name, 0)) < 0.02 for each in seen for name in each.areas)
+    assert 30 < len({tuple(each.steady_areas.items()) for each in seen}) < 70
+
+
+def test_a_class_that_comes_or_goes_is_told() -> None:
+    watcher = area_watcher("wall", "road", "sign")
+    without, with_sign, again = sightings(watcher, mask(50, 50), mask(49, 48, 3), mask(50, 50))
+    assert "sign" not in without.steady_areas
+    assert with_sign.steady_areas == {"wall": 0.49, "road": 0.48, "sign": 0.03}
+    assert again.steady_areas == {"wall": 0.5, "road": 0.5}
+
+
+def test_many_areas_too_small_to_be_told_make_an_empty_state() -> None:
+    watcher = area_watcher()
+    everything = {"mask": np.arange(256, dtype=np.uint8).reshape(1, 16, 16)}
+    first, second = sightings(watcher, everything, everything)
+    assert first.camera_state == second.camera_state == CameraState("up")
+    assert len(first.areas) == 256
+
+
+def test_areas_do_not_count_the_border_of_a_letterbox() -> None:
+    # The frame of 200 x 100 lies in the middle two of four rows of an input of 64 x 64.
+    placement = Placement((0.32, 0.32), (0.0, 16.0), (200, 100))
+    rows = {"mask": np.array([[[0], [1], [2], [0]]], np.uint8)}
+    sighting = AreaWatcher(["border", "wall", "road"], (64, 64), 1).see(rows, placement, frame(1))
+    assert sighting.areas == pytest.approx({"wall": 0.5, "road": 0.5})
+
+
+# --- one picture
+
+
+def test_a_picture_by_itself_has_what_its_task_sees_and_no_events() -> None:
+    thresholds = Thresholds(0.3, 0.5, 10)
+    seen = look(outputs(CAT, DOG), whole(), manifest(), thresholds)
+    assert ([(each.id, each.label) for each in seen.objects], seen.present) == (
+        [(None, "cat"), (None, "dog")], {"cat": 1, "dog": 1},
+    )  # fmt: skip
+    seen = look(scores(0.1, 0.8, 0.1), whole(), manifest(task="classify"), thresholds)
+    assert seen == Sighting(class_=ClassState("green", float(np.float32(0.8))))
+    fitting = Placement((1.0, 1.0), (0.0, 0.0), (64, 48))
+    seen = look(mask(1, 0, 3), fitting, manifest(task="segment"), thresholds)
+    assert seen.areas == {"red": 0.75, "blue": 0.25}
+    assert seen.mask is not None
+    assert seen.mask.on_frame()[0].shape == (48, 64)
+    assert (seen.events, seen.steady_areas) == ((), {})
+
+
+def test_the_state_of_a_camera_is_what_was_sighted() -> None:
+    class_ = ClassState("red", 0.9)
+    sighting = Sighting(present={"cat": 1}, class_=class_, steady_areas={"road": 0.5})
+    assert sighting.camera_state == CameraState("up", {"cat": 1}, class_, {"road": 0.5})
+
+
 # --- making them
 
 
 def test_each_task_has_its_watcher() -> None:
     assert isinstance(make_watcher(manifest(), config()), ObjectWatcher)
     assert isinstance(make_watcher(manifest(task="classify"), config()), ClassWatcher)
-    with pytest.raises(BundleError, match="bundle tiny: task 'segment' is not supported by this version"):
-        make_watcher(manifest(task="segment"), config())
+    assert isinstance(make_watcher(manifest(task="segment"), config()), AreaWatcher)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,47 @@ def classify_model(
     return TinyModel(file, "classify", list(labels), width, height, outputs_of)
 
 
+def segment_model(
+    width: int = 64,
+    height: int = 48,
+    stride: int = 8,
+    labels: Sequence[str] = ("blue", "green", "red"),
+    *,
+    confidence: bool = False,
+) -> TinyModel:
+    """The class of each square of ``stride`` pixels is its strongest channel, and that channel's mean its confidence.
+
+    Args:
+        width: of the input, a multiple of ``stride``.
+        height: of the input, a multiple of ``stride``.
+        stride: a power of two, so that means of bytes are exact.
+        labels: blue, green and red come first, whatever they are called.
+        confidence: whether there is such an output.
+    """
+    nodes = [
+        node("Cast", ["image"], ["pixels"], to=1),
+        node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        node("AveragePool", ["planes"], ["means"], kernel_shape=[stride, stride], strides=[stride, stride]),
+        node("ArgMax", ["means"], ["classes"], axis=1, keepdims=0),
+        node("Cast", ["classes"], ["mask"], to=2),
+    ]
+    size = [1, height // stride, width // stride]
+    outputs = [value("mask", "uint8", size)]
+    if confidence:
+        nodes.append(node("ReduceMax", ["means"], ["strongest"], axes=[1], keepdims=0))
+        nodes.append(node("Cast", ["strongest"], ["confidence"], to=2))
+        outputs.append(value("confidence", "uint8", size))
+    file = model(nodes, [value("image", "uint8", [1, height, width, 3])], outputs)
+
+    def outputs_of(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        squares = image.reshape(size[1], stride, size[2], stride, 3)
+        means = squares.mean(axis=(1, 3), dtype=np.float64)[None]
+        mask = {"mask": means.argmax(axis=3).astype(np.uint8)}
+        return mask | {"confidence": means.max(axis=3).astype(np.uint8)} if confidence else mask
+
+    return TinyModel(file, "segment", list(labels), width, height, outputs_of)
+
+
 def nan_model(width: int = 64, height: int = 48) -> TinyModel:
     """A detector whose scores are not numbers, though its author says otherwise."""
     broken = detect_model(width, height, scores=(float("nan"),) * 4)

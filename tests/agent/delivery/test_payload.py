@@ -72,6 +72,57 @@ def test_a_change_of_class_carries_the_class() -> None:
     assert "object" not in message
 
 
+def test_a_change_of_areas_carries_them_with_four_digits_largest_first() -> None:
+    areas = {"road": 0.123456, "wall": 0.8765, "sign": 0.00004, "class 255": 0.00006}
+    payload = encode_event(Event("changed", frame_ref(), areas=areas), "n:e:1", ORIGIN, clock_synced=True)
+    assert payload.endswith(b',"areas":{"wall":0.8765,"road":0.1235,"class 255":0.0001}}')
+    assert {"object", "class", "truncated"}.isdisjoint(strict(payload))
+
+
+def test_a_state_has_its_areas_with_two_digits() -> None:
+    payload = encode_camera_state(CameraState("up", areas={"wall": 0.345, "road": 0.65, "sign": 0.004}), 0)
+    assert strict(payload) == {
+        "v": 1,
+        "ts": "1970-01-01T00:00:00.000Z",
+        "ts_ms": 0,
+        "health": "up",
+        "areas": {"road": 0.65, "wall": 0.34},
+        "counts": {},
+    }
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 256), st.sampled_from(["x", "tree", "ä" * 100, '"\\' * 100, "\ud800" * 300]))
+def test_too_many_areas_leave_the_largest_and_the_count_of_the_rest(count: int, label: str) -> None:
+    weights = [1 + number * 7919 % 1000 for number in range(count)]
+    areas = {f"{number} {label}": weight / sum(weights) for number, weight in enumerate(weights)}
+    event = Event("changed", frame_ref(), areas=areas)
+    for payload, digits in (
+        (encode_event(event, "n:e:1", ORIGIN, clock_synced=True), 4),
+        (encode_camera_state(CameraState("up", areas=areas), 0), 2),
+    ):
+        assert len(payload) <= MAX_PAYLOAD_BYTES
+        message = strict(payload)
+        told = [share for share in sorted(areas.values(), reverse=True) if round(share, digits) > 0]
+        kept = list(message["areas"].values()) if told else []  # type: ignore[attr-defined]
+        assert kept == [round(share, digits) for share in told[: len(kept)]]
+        assert len(kept) + message.get("truncated", 0) == len(told)  # type: ignore[operator]
+        if "truncated" in message:
+            assert len(payload) > MAX_PAYLOAD_BYTES - 1700, "no more is left out than needed"
+
+
+@given(st.dictionaries(any_text, any_float, max_size=300), st.dictionaries(any_text, st.integers(0, 10**6), max_size=9))
+def test_any_areas_are_clipped_json_under_the_limit(areas: dict[str, float], counts: dict[str, int]) -> None:
+    event = Event("changed", frame_ref(), areas=areas)
+    for payload in (
+        encode_event(event, "n:e:1", ORIGIN, clock_synced=True),
+        encode_camera_state(CameraState("up", counts, areas=areas), 0),
+    ):
+        assert len(payload) <= MAX_PAYLOAD_BYTES
+        told = strict(payload).get("areas", {})
+        assert all(0 < share <= 1 for share in told.values())  # type: ignore[attr-defined]
+
+
 @given(st.integers(-(10**13), 10**14))
 def test_the_time_is_the_same_in_both_forms(at_ms: int) -> None:
     message = strict(encode_camera_state(CameraState("up"), at_ms))

@@ -11,7 +11,7 @@ from agent.model.activate import activate
 from agent.model.bundle import parse_manifest
 from agent.model.session import Session, SessionOptions
 from tests.support.bundles import MODEL_PATH, SignedBundle, listing, make_bundle, write_manifest
-from tests.support.tiny_models import TinyModel, classify_model, detect_model, nan_model
+from tests.support.tiny_models import TinyModel, classify_model, detect_model, nan_model, segment_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,11 @@ def go(signed: SignedBundle, **keys: Any) -> Session:
     return activate(signed.root, [signed.public_key], SessionOptions(), **keys).session
 
 
-@pytest.mark.parametrize("tiny", [detect_model(), classify_model()], ids=["detect", "classify"])
+@pytest.mark.parametrize(
+    "tiny",
+    [detect_model(), classify_model(), segment_model(), segment_model(labels=["water"], confidence=True)],
+    ids=["detect", "classify", "segment", "segment with fewer labels than classes"],
+)
 def test_a_good_bundle_goes_live(tmp_path: Path, caplog: pytest.LogCaptureFixture, tiny: TinyModel) -> None:
     caplog.set_level(logging.INFO)
     signed = make_bundle(tmp_path, tiny=tiny)
@@ -86,9 +90,12 @@ def test_a_provider_that_the_config_does_not_allow_is_not_used(tmp_path: Path) -
         activate(signed.root, [signed.public_key], SessionOptions(("tensorrt",)))
 
 
-def test_a_task_of_a_later_version_does_not_go_live(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="task 'segment' is not supported by this version"):
-        go(make_bundle(tmp_path, change=lambda manifest: manifest.update(task="segment")))
+@pytest.mark.parametrize(("task", "output"), [("segment", "mask uint8"), ("classify", "scores float32")])
+def test_a_model_of_another_task_does_not_go_live(tmp_path: Path, task: str, output: str) -> None:
+    tiny = segment_model() if task == "classify" else detect_model()
+    signed = make_bundle(tmp_path, tiny=tiny, change=lambda manifest: manifest.update(task=task))
+    with pytest.raises(BundleError, match=f"task {task} needs an output {output}"):
+        go(signed)
 
 
 def test_a_swapped_model_does_not_go_live_even_when_it_is_signed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from agent.model import golden
 from agent.model.manifest import Manifest, Variant
 from agent.model.session import Session, SessionOptions
 from tests.support.bundles import GOLDEN_PATH, MODEL_PATH, golden_pair, golden_pictures, manifest_of
-from tests.support.tiny_models import TinyModel, classify_model, detect_model, nan_model
+from tests.support.tiny_models import TinyModel, classify_model, detect_model, nan_model, segment_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,11 @@ def pairs_of(tiny: TinyModel) -> Pairs:
     return golden.load(golden_pair(tiny), variant_of(tiny))
 
 
-@pytest.mark.parametrize("tiny", [detect_model(), classify_model()], ids=["detect", "classify"])
+@pytest.mark.parametrize(
+    "tiny",
+    [detect_model(), classify_model(), segment_model(), segment_model(confidence=True)],
+    ids=["detect", "classify", "segment", "segment with confidence"],
+)
 def test_a_model_that_runs_as_it_should_passes(tiny: TinyModel) -> None:
     replay(tiny, golden_pair(tiny))
 
@@ -52,11 +56,17 @@ def swap_pictures(pairs: Pairs) -> Pairs:
 
 
 def change_one_expectation(pairs: Pairs) -> Pairs:
-    pairs[1][1]["scores"].flat[0] += 0.01
+    expected = pairs[1][1]
+    if "mask" in expected:
+        expected["mask"].flat[0] += 1
+    else:
+        expected["scores"].flat[0] += 0.01
     return pairs
 
 
-@pytest.mark.parametrize("tiny", [detect_model(), classify_model()], ids=["detect", "classify"])
+@pytest.mark.parametrize(
+    "tiny", [detect_model(), classify_model(), segment_model()], ids=["detect", "classify", "segment"]
+)
 @pytest.mark.parametrize("change", [swap_channels, swap_pictures, change_one_expectation])
 def test_a_replay_fails_when_somebody_would(tiny: TinyModel, change: Callable[[Pairs], Pairs]) -> None:
     with pytest.raises(BundleError, match=r"golden input [01] does not give its expected output on this device"):

@@ -43,6 +43,7 @@ def test_a_complete_manifest_is_parsed_with_its_defaults() -> None:
     assert (manifest.schema_version, manifest.name, manifest.version, manifest.expires) == (1, "tiny", 3, None)
     assert (variant.input.width, variant.input.height, variant.input.resize) == (64, 48, "letterbox")
     assert (manifest.defaults.score_threshold, variant.golden.tolerances.box_px) == (0.35, 0.05)
+    assert variant.golden.tolerances.mask == 0.005
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
@@ -115,6 +116,22 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a date that does not exist": (lambda m: m.update(expires="2026-02-30"), "expires"),
     "provenance of no source": (lambda m: m["provenance"].pop("source"), "provenance.source"),
 }
+
+
+def with_two_sizes(manifest: dict[str, Any], task: str) -> None:
+    (variant,) = manifest["variants"]
+    smaller = {**variant, "id": "small", "input": {"height": 24, "width": 32}}
+    manifest.update(task=task, variants=[variant, smaller])
+
+
+def test_variants_may_differ_in_size_but_not_those_of_a_segmenter() -> None:
+    # A mask covers the input; where the frame lies in it must not depend on which variant runs.
+    detector, segmenter = plain(), plain()
+    with_two_sizes(detector, "detect")
+    assert len(parse(detector).variants) == 2
+    with_two_sizes(segmenter, "segment")
+    told = refusal(json.dumps(segmenter).encode())
+    assert "variants of task segment must have inputs of one size, got [(32, 24), (64, 48)]" in told
 
 
 @pytest.mark.parametrize("case", CHANGES)

@@ -178,8 +178,85 @@ def test_classes_agree_within_the_tolerance() -> None:
 
 
 def test_a_task_without_a_comparison_is_the_callers_mistake() -> None:
-    with pytest.raises(ValueError, match="expected task detect or classify, got 'segment'"):
-        compare_outputs("segment", {}, {}, STRICT)
+    with pytest.raises(ValueError, match="expected task classify, detect or segment, got 'pose'"):
+        compare_outputs("pose", {}, {}, STRICT)  # type: ignore[arg-type]
+
+
+# --- masks: a road below, a wall above, a sign of 4 x 4 pixels; 40 x 50 pixels, of which 0.5 % are ten
+
+
+def scene() -> NDArray[np.uint8]:
+    mask = np.zeros((1, 40, 50), np.uint8)
+    mask[0, 20:] = 1
+    mask[0, 5:9, 30:34] = 2
+    return mask
+
+
+def masks(mask: NDArray[np.uint8], confidence: NDArray[np.uint8] | None = None) -> Outputs:
+    return {"mask": mask} if confidence is None else {"mask": mask, "confidence": confidence}
+
+
+def compare_masks(expected: Outputs, actual: Outputs, tolerances: Tolerances = STRICT) -> Comparison:
+    return compare_outputs("segment", expected, actual, tolerances)
+
+
+def flipped(pixels: int) -> NDArray[np.uint8]:
+    mask = scene()
+    mask[0, 20, :pixels] = 0
+    return mask
+
+
+def test_equal_masks_agree_and_say_how_many_pixels_were_compared() -> None:
+    verdict = compare_masks(masks(scene()), masks(scene()))
+    assert (verdict.ok, verdict.compared) == (True, 2000)
+    assert verdict.reason == "0 % of the mask has another class (limit 0.5 %)"
+
+
+def test_a_few_pixels_between_two_classes_may_fall_to_either_side() -> None:
+    assert compare_masks(masks(scene()), masks(flipped(10))).ok
+    verdict = compare_masks(masks(scene()), masks(flipped(11)))
+    assert not verdict.ok
+    assert verdict.reason == "0.55 % of the mask has another class (limit 0.5 %), such as class 0 in place of 1"
+    assert compare_masks(masks(scene()), masks(flipped(40)), Tolerances(mask=0.02)).ok
+    assert not compare_masks(masks(scene()), masks(flipped(41)), Tolerances(mask=0.02)).ok
+
+
+def swap_road_and_wall(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.array([1, 0, 2], np.uint8)[mask]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (np.zeros_like, "the mask of another picture"),
+        (lambda mask: mask[:, ::-1], "upside down"),
+        (lambda mask: np.roll(mask, 1, axis=1), "shifted by a pixel"),
+        (swap_road_and_wall, "swapped classes"),
+        (lambda mask: mask + 1, "classes counted from one"),
+        (lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8), "the sign is gone"),
+        (lambda mask: np.full_like(mask, 255), "nothing but void"),
+    ],
+)
+def test_it_is_noticed_of_a_mask_that_it_is(change: Any, why: str) -> None:
+    for tolerances in (STRICT, LOOSE):
+        assert not compare_masks(masks(scene()), masks(change(scene())), tolerances).ok, why
+
+
+def test_a_mask_of_another_size_or_without_its_confidence_never_agrees() -> None:
+    sure = np.full_like(scene(), 255)
+    assert "expected outputs" in compare_masks(masks(scene()), masks(scene()[:, 1:])).reason
+    assert not compare_masks(masks(scene(), sure), masks(scene())).ok
+    assert not compare_masks(masks(scene()), masks(scene(), sure)).ok
+
+
+def test_confidences_agree_within_the_tolerance_for_scores_and_a_level_of_rounding() -> None:
+    sure = np.full_like(scene(), 200)
+    assert compare_masks(masks(scene(), sure), masks(scene(), sure + 1)).ok
+    assert compare_masks(masks(scene(), sure), masks(scene(), sure - 26), LOOSE).ok, "26 levels are a tenth"
+    verdict = compare_masks(masks(scene(), sure), masks(scene(), sure - 2))
+    assert not verdict.ok
+    assert verdict.reason == "100 % of the confidences differ by more than 1 of 255 (limit 0.5 %)"
+    assert not compare_masks(masks(scene(), sure * 0), masks(scene(), sure * 0 + 255), LOOSE).ok, "255 is far from 0"
 
 
 def detections(rows: Sequence[tuple[Sequence[float], float, int]]) -> Detections:

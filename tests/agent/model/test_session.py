@@ -15,7 +15,7 @@ from agent.model.manifest import Manifest, Variant
 from agent.model.runtime import available_providers
 from agent.model.session import Session, SessionOptions, physical_cores
 from tests.support.bundles import GOLDEN_PATH, MODEL_PATH, golden_pictures, manifest_of
-from tests.support.tiny_models import TinyModel, classify_model, detect_model
+from tests.support.tiny_models import TinyModel, classify_model, detect_model, segment_model
 from tests.support.tiny_onnx import external_tensor, model, node, tensor, value
 
 if TYPE_CHECKING:
@@ -43,7 +43,15 @@ def run(session: Session, picture: NDArray[np.uint8]) -> dict[str, NDArray[Any]]
     return {name: array.copy() for name, array in session.run().items()}
 
 
-@pytest.mark.parametrize("tiny", [detect_model(), classify_model()], ids=["detect", "classify"])
+TINY_MODELS = {
+    "detect": detect_model(),
+    "classify": classify_model(),
+    "segment": segment_model(),
+    "segment with confidence": segment_model(stride=1, confidence=True),
+}
+
+
+@pytest.mark.parametrize("tiny", TINY_MODELS.values(), ids=TINY_MODELS.keys())
 @pytest.mark.parametrize("rebind", [False, True], ids=["bound once", "bound per frame"])
 def test_what_is_in_the_bound_buffer_is_what_the_model_sees(tiny: TinyModel, rebind: bool) -> None:
     session = open_session(tiny)
@@ -55,7 +63,8 @@ def test_what_is_in_the_bound_buffer_is_what_the_model_sees(tiny: TinyModel, reb
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-6)
             assert found[name].dtype == array.dtype
-    assert not np.allclose(run(session, bright)["scores"], run(session, dark)["scores"])
+    first, other = run(session, bright), run(session, dark)
+    assert not any(np.allclose(first[name], other[name]) for name in first.keys() & {"scores", "mask", "confidence"})
 
 
 def test_the_outputs_are_the_same_arrays_at_each_run() -> None:
@@ -200,10 +209,45 @@ def test_a_classifier_is_refused_for(file: bytes, why: str) -> None:
     assert "task classify needs an output scores float32 [1, C] of fixed sizes; found " in refusal(file, "classify")
 
 
-def test_a_task_of_a_later_version_is_refused() -> None:
-    assert "task 'segment' is not supported by this version; supported: classify, detect" in refusal(
-        detect_model().file, "segment"
-    )
+def test_a_mask_may_be_coarser_than_the_input_and_its_confidence_may_be_missing() -> None:
+    assert {name: array.shape for name, array in open_session(segment_model()).outputs.items()} == {"mask": (1, 6, 8)}
+    both = open_session(segment_model(stride=2, confidence=True)).outputs
+    assert {name: array.shape for name, array in both.items()} == {"mask": (1, 24, 32), "confidence": (1, 24, 32)}
+
+
+def segmenter(**outputs: tuple[str, list[int]]) -> bytes:
+    """A segmenter of constants: type and shape of each output."""
+    nodes = [node("Identity", [f"fixed_{name}"], [name]) for name in outputs]
+    values = [value(name, dtype, shape) for name, (dtype, shape) in outputs.items()]
+    constants = [tensor(f"fixed_{name}", np.zeros(shape, dtype)) for name, (dtype, shape) in outputs.items()]
+    return model(nodes, [IMAGE], values, constants)
+
+
+MASK = ("uint8", [1, 6, 8])
+
+
+@pytest.mark.parametrize(
+    ("file", "needed"),
+    [
+        (segmenter(classes=MASK), "mask uint8 [1, H, W]"),
+        (segmenter(mask=("int64", [1, 6, 8])), "mask uint8 [1, H, W]"),
+        (segmenter(mask=("float32", [1, 3, 6, 8])), "mask uint8 [1, H, W]"),
+        (segmenter(mask=("uint8", [1, 1, 6, 8])), "mask uint8 [1, H, W]"),
+        (segmenter(mask=("uint8", [2, 6, 8])), "mask uint8 [1, H, W]"),
+        (segmenter(mask=MASK, confidence=("float32", [1, 6, 8])), "confidence uint8 [1, 6, 8]"),
+        (segmenter(mask=MASK, confidence=("uint8", [1, 8, 6])), "confidence uint8 [1, 6, 8]"),
+    ],
+    ids=["no mask", "type", "logits", "rank", "two pictures", "confidence as floats", "confidence of another size"],
+)
+def test_a_segmenter_is_refused_without_its_canonical_outputs(file: bytes, needed: str) -> None:
+    message = refusal(file, "segment")
+    assert f"task segment needs an output {needed} of fixed sizes; found " in message
+
+
+def test_a_segmenter_may_have_outputs_that_nobody_asks_for() -> None:
+    file = segmenter(mask=MASK, logits=("float32", [1, 3, 6, 8]))
+    session = Session(file, "segment", variant_of(detect_model()), SessionOptions())
+    assert session.run().keys() == {"mask"}
 
 
 @pytest.mark.parametrize(
