@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.delivery.events import CameraState
 from agent.tasks import frame_ref
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class Pipeline:
         if self._detections_enabled and sighting.detections is not None:
             self._publisher.publish_detections(frame_ref(frame), sighting.objects)
         self._emit(sighting.events)
-        self._publisher.set_camera_state(frame.camera_id, CameraState("up", sighting.present, sighting.class_))
+        self._publisher.set_camera_state(frame.camera_id, sighting.camera_state)
         self._count(frame, started_s, finished_s)
         self.latest[frame.camera_id] = (frame, sighting)
         return sighting
@@ -145,4 +144,6 @@ class Pipeline:
 def _subject(event: Event) -> str:
     if event.object is not None:
         return f"{event.object.label} #{event.object.id}"
-    return event.class_.label if event.class_ is not None else ""
+    if event.class_ is not None:
+        return event.class_.label
+    return next(iter(event.areas), "")

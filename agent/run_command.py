@@ -14,23 +14,20 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from agent.annotate import annotated
 from agent.app import App
 from agent.config import DetectionsConfig
 from agent.config_file import LoadedConfig, load_config
 from agent.errors import ConfigError
 from agent.ops.log import configure_logging
 from agent.ops.systemd import Supervisor
-from agent.vision.draw import draw_caption, draw_detections, draw_mask
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from agent.frame import Frame
-    from agent.tasks import Sighting
 
 log = logging.getLogger(__name__)
 
@@ -77,19 +74,10 @@ def run_once(loaded: LoadedConfig, save: Path | None, *, dry_run: bool) -> int:
         for frame, sighting in app.see_once():
             if save is not None:
                 path = save if len(config.cameras) == 1 else save.with_stem(f"{save.stem}-{frame.camera_id}")
-                _save(path, _annotated(frame, sighting, app.model.bundle.manifest.labels))
+                _save(path, annotated(frame.image_bgr, sighting, app.model.bundle.manifest.labels))
     finally:
         app.stop()
     return 0
-
-
-def _annotated(frame: Frame, sighting: Sighting, labels: Sequence[str]) -> NDArray[np.uint8]:
-    if sighting.detections is not None:
-        return draw_detections(frame.image_bgr, sighting.detections, labels)
-    if sighting.mask is not None:
-        return draw_mask(frame.image_bgr, sighting.mask, labels)
-    class_ = sighting.class_
-    return draw_caption(frame.image_bgr, f"{class_.label} {class_.score:.2f}" if class_ is not None else "no class")
 
 
 def _save(path: Path, image_bgr: NDArray[np.uint8]) -> None:

@@ -69,6 +69,8 @@ class AgentCameras:
             facts["frame"] = {"id": frame.id, "w": width, "h": height}
             facts["seconds_since_frame"] = round(time.monotonic() - frame.captured_monotonic_s, 2)
             facts["counts"] = dict(sighting.present)
+            if sighting.areas:
+                facts["areas"] = dict(sighting.steady_areas)
             if sighting.class_ is not None:
                 facts["class"] = {"label": sighting.class_.label, "score": round(sighting.class_.score, 4)}
         return facts

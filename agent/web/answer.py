@@ -36,6 +36,8 @@ def answer_of(prediction: Prediction, size_wh: tuple[int, int], origin: Origin, 
         ]
     if seen.class_ is not None:
         answer["class"] = {"label": seen.class_.label, "score": _share(seen.class_.score)}
+    if seen.mask is not None:
+        answer["areas"] = {label: _share(share) for label, share in seen.areas.items()}
     return answer
 
 
