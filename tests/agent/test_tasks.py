@@ -279,6 +279,12 @@ def test_many_areas_too_small_to_be_told_make_an_empty_state() -> None:
     assert len(first.areas) == 256
 
 
+def test_areas_that_are_all_small_are_told_nevertheless() -> None:
+    many = {"mask": np.arange(64, dtype=np.uint8).reshape(1, 8, 8)}
+    (sighting,) = sightings(area_watcher(), many)
+    assert sighting.steady_areas == {f"class {class_id}": 0.02 for class_id in range(64)}
+
+
 def test_areas_do_not_count_the_border_of_a_letterbox() -> None:
     # The frame of 200 x 100 lies in the middle two of four rows of an input of 64 x 64.
     placement = Placement((0.32, 0.32), (0.0, 16.0), (200, 100))

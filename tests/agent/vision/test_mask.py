@@ -126,6 +126,26 @@ def test_what_a_crop_hides_is_neither_counted_nor_covered() -> None:
     assert ids.shape == (16, 16)
 
 
+@pytest.mark.parametrize(
+    ("side", "mask_side", "frame_w", "frame_h"),
+    [
+        (27, 21, 9, 27),  # the border ends with the mask's 7th column, or at 6.999999999999999
+        (32, 32, 310, 480),  # the frame ends with the mask's 26th column, or at 26.000000000000004
+    ],
+)
+def test_rounding_lets_no_border_in(side: int, mask_side: int, frame_w: int, frame_h: int) -> None:
+    spec = InputSpec(height=side, width=side)
+    placement, _ = placed(spec, frame_w, frame_h)
+    cell = side / mask_side
+    left, right = placement.offset_xy[0] / cell, (placement.offset_xy[0] + frame_w * placement.scale_xy[0]) / cell
+    mask = np.zeros((mask_side, mask_side), np.uint8)
+    mask[:, round(left) : round(right)] = 1
+    assert (left, right) != (round(left), round(right)), "or this would show nothing"
+    shown = decode_mask({"mask": mask[None]}, placement, (side, side))
+    assert shown.areas() == {1: 1.0}
+    assert (shown.ids == 1).all()
+
+
 def test_equal_areas_stand_in_the_order_of_their_class_ids() -> None:
     assert list(laid(np.array([[7, 3]], np.uint8), letterbox(resize="stretch"), 8, 8).areas()) == [3, 7]
 
