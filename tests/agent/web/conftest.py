@@ -20,7 +20,7 @@ from agent.web.server import WebServer
 from agent.web.service import Served, Service
 from tests.support.bundles import make_bundle
 from tests.support.http import ask
-from tests.support.tiny_models import classify_model
+from tests.support.tiny_models import classify_model, segment_model
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -59,12 +59,19 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> ActiveModel:
 
 
 @pytest.fixture(scope="session")
-def service(detector: ActiveModel, classifier: ActiveModel) -> Service:
-    return Service({model.bundle.manifest.name: served(model) for model in (detector, classifier)})
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> ActiveModel:
+    folder = tmp_path_factory.mktemp("segmenter")
+    made = make_bundle(folder, tiny=segment_model(), change=lambda manifest: manifest.update(name="ground"))
+    return activate(made.root, [made.public_key], SessionOptions())
+
+
+@pytest.fixture(scope="session")
+def service(detector: ActiveModel, classifier: ActiveModel, segmenter: ActiveModel) -> Service:
+    return Service({model.bundle.manifest.name: served(model) for model in (detector, classifier, segmenter)})
 
 
 @pytest.fixture(scope="session")
 def port(service: Service) -> Iterator[int]:
-    """A server with a detector, the default one, and the classifier ``colours``."""
+    """A server with a detector, the default one, the classifier ``colours`` and the segmenter ``ground``."""
     with running(service, max_upload_mib=1, max_megapixels=1.0) as port:
         yield port

@@ -102,13 +102,24 @@ def test_a_classifier_gives_the_class(port: int) -> None:
     assert "objects" not in answer
 
 
+def test_a_segmenter_gives_the_share_of_each_class(port: int) -> None:
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:12, :, 2] = 200
+    image[12:, :, 0] = 200
+    answer = ask(port, f"{INFER}?model=ground", as_png(image)).json
+    assert answer["areas"] == pytest.approx({"blue": 0.75, "red": 0.25}, abs=0.1)
+    assert list(answer["areas"]) == ["blue", "red"], "the largest first"
+    assert sum(answer["areas"].values()) == pytest.approx(1.0, abs=1e-3)
+    assert not {"objects", "class"} & set(answer)
+
+
 def test_the_threshold_can_be_chosen(port: int) -> None:
     few = ask(port, f"{INFER}?score_threshold=0.85", picture()).json["objects"]
     assert [each["label"] for each in few] == ["cat"]
     assert len(ask(port, INFER, picture()).json["objects"]) > 1
 
 
-@pytest.mark.parametrize("model", ["", "colours"])
+@pytest.mark.parametrize("model", ["", "colours", "ground"])
 def test_the_annotated_picture_is_the_picture_with_something_drawn(port: int, model: str) -> None:
     query = f"?annotate=true{'&model=' + model if model else ''}"
     answer = ask(port, INFER + query, picture(size_wh=(320, 240)))
@@ -116,13 +127,13 @@ def test_the_annotated_picture_is_the_picture_with_something_drawn(port: int, mo
     drawn = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)
     assert drawn is not None
     assert drawn.shape == (240, 320, 3)
-    assert 0.0 < float((drawn < 200).mean()) < 0.6, "white, but for what is drawn"
+    assert 0.0 < float((drawn < 200).mean()) < (1.0 if model == "ground" else 0.6), "not the white it was"
 
 
 def test_the_models_are_told_with_the_default_first(port: int, detector: ActiveModel) -> None:
     models = ask(port, "/api/v1/models").json["models"]
-    assert [each["name"] for each in models] == [detector.bundle.manifest.name, "colours"]
-    assert [each["default"] for each in models] == [True, False]
+    assert [each["name"] for each in models] == [detector.bundle.manifest.name, "colours", "ground"]
+    assert [each["default"] for each in models] == [True, False, False]
     assert models[0]["task"] == "detect"
     assert models[0]["labels"] == ["cat", "dog"]
     assert models[1]["task"] == "classify"
