@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _TINT = 0.45  # of a mask's colour in a pixel: the picture stays recognisable under it
+_UNNAMED = (128, 128, 128)
 _LEGEND_LINES = 12
 
 
@@ -37,15 +38,19 @@ def draw_detections(image_bgr: NDArray[np.uint8], detections: Detections, labels
 def draw_mask(image_bgr: NDArray[np.uint8], mask: FrameMask, labels: Sequence[str]) -> NDArray[np.uint8]:
     """A copy of a uint8 BGR picture ``[H, W, 3]``, the frame of the mask, tinted with the classes' colours.
 
-    A legend names the classes with the largest shares, as many as fit. What a crop hid from the model is not tinted.
+    Class ids without a label, such as 255 for "void", are grey. A legend names the classes with the largest shares, as
+    many as fit. What a crop hid from the model is not tinted.
     """
+    palette = _palette(len(labels))
     canvas = image_bgr.copy()
     ids, seen = mask.on_frame()
-    canvas[seen] = cv2.addWeighted(canvas[seen], 1 - _TINT, cv2.applyColorMap(ids, _palette()), _TINT, 0)
+    canvas[seen] = cv2.addWeighted(canvas[seen], 1 - _TINT, cv2.applyColorMap(ids, palette), _TINT, 0)
     line_px = _strip_px(canvas)
     lines = min(_LEGEND_LINES, max(1, canvas.shape[0] // line_px))
     for number, (class_id, share) in enumerate(list(mask.areas().items())[:lines], start=1):
-        _draw_text(canvas, f"{name_of(labels, class_id)} {share:.1%}", 0, number * line_px, color_of(class_id))
+        blue, green, red = palette[class_id, 0].tolist()
+        text = f"{name_of(labels, class_id)} {share:.1%}"
+        _draw_text(canvas, text, 0, number * line_px, (blue, green, red))
     return canvas
 
 
@@ -63,10 +68,11 @@ def color_of(label: int) -> tuple[int, int, int]:
     return int(color[0, 0, 0]), int(color[0, 0, 1]), int(color[0, 0, 2])
 
 
-@lru_cache(maxsize=1)
-def _palette() -> NDArray[np.uint8]:
-    """The colours of all class ids, uint8 ``[256, 1, 3]``."""
-    return np.array([[color_of(class_id)] for class_id in range(CLASS_IDS)], np.uint8)
+@lru_cache(maxsize=8)
+def _palette(labels: int) -> NDArray[np.uint8]:
+    """The colours of all class ids, uint8 ``[256, 1, 3]``; the first ``labels`` of them have one of their own."""
+    colors = [color_of(class_id) if class_id < labels else _UNNAMED for class_id in range(CLASS_IDS)]
+    return np.array(colors, np.uint8)[:, None]
 
 
 def _draw_box(canvas: NDArray[np.uint8], box_xyxy: Sequence[float], text: str, color: tuple[int, int, int]) -> None:
@@ -92,8 +98,8 @@ def _line_px(canvas: NDArray[np.uint8]) -> int:
 
 
 def _strip_px(canvas: NDArray[np.uint8]) -> int:
-    """The height of a strip of text; it is the same for any text."""
-    (_, height), baseline = cv2.getTextSize("X", _FONT, _text_scale(canvas), 1)
+    """The height of the highest strip of text: letters that reach below the line may make one higher than others."""
+    (_, height), baseline = cv2.getTextSize("Xgp|", _FONT, _text_scale(canvas), 1)
     return int(height + baseline + 2)
 
 

@@ -98,6 +98,12 @@ def test_the_areas_of_the_frame_arrive_when_another_class_covers_most(
     assert app.pipeline.stats["door"].events == {"changed": 2}
 
 
+def test_the_cameras_state_has_the_areas_of_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(app_of(tmp_path, *[half_red(0)] * 5, *[half_red(96)] * 5))
+    states = [state for state in printed(capsys, "state") if state["health"] == "up"]
+    assert [state["areas"] for state in states] == [{"blue": 1.0}, {"red": 0.75, "blue": 0.25}]
+
+
 def test_without_cutting_the_border_off_the_areas_would_be_others(tmp_path: Path) -> None:
     app = app_of(tmp_path, half_red(96))
     app.model.resizer(half_red(96))

@@ -76,6 +76,12 @@ def test_a_mask_tints_a_copy_with_the_colours_of_its_classes() -> None:
     assert (drawn[150, 79] != drawn[150, 80]).any(), "the border between them is where the mask has it"
 
 
+def test_classes_without_a_name_are_grey() -> None:
+    drawn = draw_mask(np.zeros((200, 160, 3), np.uint8), mask_over((160, 200), [[1, 2, 255, 255]]), LABELS)
+    assert set(drawn[150, 60:].flatten().tolist()) == {58}, "0.45 of 128"
+    assert len(set(drawn[150, 10].tolist())) > 1
+
+
 def test_what_the_model_did_not_see_is_not_tinted() -> None:
     image = np.full((200, 160, 3), 100, np.uint8)
     drawn = draw_mask(image, mask_over((160, 200), [[0, 1]], left=40.0, width=80.0), LABELS)
@@ -96,7 +102,9 @@ def test_a_legend_names_the_classes_with_their_shares(monkeypatch: pytest.Monkey
     image = np.full((200, 160, 3), 100, np.uint8)
     drawn = draw_mask(image, mask_over((160, 200), [[1, 1, 0, 255]]), LABELS)
     assert [text for text, _ in written] == ["dog 50.0%", "cat 25.0%", "class 255 25.0%"]
-    assert [y for _, y in written] == sorted({y for _, y in written}), "each on a line of its own"
+    lines = [y for _, y in written]
+    (_, height), below = cv2.getTextSize("dog", cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+    assert all(y + height + below <= next_y for y, next_y in itertools.pairwise(lines)), "none hides another"
     assert tuple(drawn[1, 1].tolist()) == color_of(1)
     written.clear()
     draw_mask(image, mask_over((160, 200), [list(range(200))]), LABELS)
