@@ -9,7 +9,9 @@ import cv2
 import pytest
 import yaml
 
-Image = pytest.importorskip("PIL.Image", reason="needs the build extra (pillow)")
+pytest.importorskip("PIL", reason="needs the build extra (pillow)")
+
+from PIL import Image
 
 from tests.support.agents import run_command, running_process
 from tests.support.http import ask
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.realdata.conftest import Built
 
-pytestmark = [pytest.mark.realdata, pytest.mark.torch]
+pytestmark = [pytest.mark.realdata, pytest.mark.build]
 
 EXIF_ORIENTATION, ROTATED = 0x0112, 6
 WITH_PEOPLE = {"people", "crowd", "rotated", "grey", "cmyk", "form"}
@@ -34,7 +36,7 @@ def pictures(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Mappin
     squat = realdata / "samples" / "squat.png"
     people = folder / "people.jpg"
     Image.open(squat).convert("RGB").save(people, quality=95)
-    cifar = sorted((realdata / "data-cifar10-jpg").rglob("*.jpg"))[0]
+    cifar = min((realdata / "data-cifar10-jpg").rglob("*.jpg"))
     screenshot = folder / "screenshot.png"
     with_alpha = Image.open(squat).convert("RGBA")
     with_alpha.putalpha(Image.linear_gradient("L").resize(with_alpha.size))
@@ -107,14 +109,14 @@ def test_a_real_picture_is_answered_as_the_agent_sees_it(
 def test_a_rotated_picture_is_turned_before_it_is_judged(
     port: int, pictures: Mapping[str, Path], published: Mapping[str, dict[str, Any]]
 ) -> None:
-    stored = Image.open(pictures["rotated"]).size
-    assert ask(port, "/api/v1/infer", pictures["rotated"].read_bytes()).json["frame"] == {
-        "w": stored[1],
-        "h": stored[0],
-    }
+    with Image.open(pictures["rotated"]) as image:
+        stored = image.size
+    answer = ask(port, "/api/v1/infer", pictures["rotated"].read_bytes()).json
+    assert answer["frame"] == {"w": stored[1], "h": stored[0]}
     upright, turned = (len(published[case]["objects"]) for case in ("crowd", "rotated"))
     assert abs(upright - turned) <= max(2, upright // 4), "about the same people, upright again"
-    other = cv2.imencode(".jpg", cv2.imread(str(pictures["rotated"]), cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR))
-    lying = ask(port, "/api/v1/infer", other[1].tobytes()).json
+    as_stored = cv2.imread(str(pictures["rotated"]), cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR)
+    assert as_stored is not None
+    lying = ask(port, "/api/v1/infer", cv2.imencode(".jpg", as_stored)[1].tobytes()).json
     assert lying["frame"] == {"w": stored[0], "h": stored[1]}, "without its EXIF block it stays as it is stored"
     assert lying["objects"] != published["rotated"]["objects"]
