@@ -53,18 +53,21 @@ check: ## lint, format, types and the import contract
 	$(BIN)/lint-imports
 
 .PHONY: demo-model
-demo-model: ## train the demo model and build its signed bundle again (about 20 minutes)
+demo-model: ## train the demo models and build their signed bundles again (about 25 minutes)
 	$(call environment,full)
 	$(BIN)/python -m build_models.demo.train --out out/demo
-	cp out/demo/weights.pt out/demo/training.json build_models/demo/
+	$(BIN)/python -m build_models.demo.train_classifier --out out/demo
+	cp $(addprefix out/demo/,weights.pt training.json classifier.pt classifier.json) build_models/demo/
 	@$(MAKE) --no-print-directory demo-bundle
 
 .PHONY: demo-bundle
-demo-bundle: ## build the demo model's bundle from the weights there are, signed with a key of your own
+demo-bundle: ## build the demo models' bundles from the weights there are, signed with a key of your own
 	$(call environment,full)
 	$(BIN)/python -m build_models.demo.pictures --out out/demo/pictures
+	$(BIN)/python -m build_models.demo.crops --out out/demo/crops
 	@test -f out/demo/demo.private.pem || $(BIN)/build-models keygen out/demo/demo
 	$(BIN)/build-models build configs/recipes/demo.yaml --key out/demo/demo.private.pem --out agent/demo/bundles/shapes
+	$(BIN)/build-models build configs/recipes/demo-classifier.yaml --key out/demo/demo.private.pem --out agent/demo/bundles/kinds
 	cp out/demo/demo.public.pem agent/demo/
 
 .PHONY: clean

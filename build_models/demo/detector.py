@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from agent.vision.decode import Thresholds, decode_detections
 from agent.vision.resize import Placement
+from build_models.demo.layers import Residual, conv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,10 +48,10 @@ class Detector(nn.Module):
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
         double = 2 * width
-        self.stage_4 = nn.Sequential(_conv(3, width, stride=2), _conv(width, width, stride=2), _conv(width, width))
-        self.stage_8 = nn.Sequential(_conv(width, double, stride=2), _Residual(double))
-        self.stage_16 = nn.Sequential(_conv(double, double, stride=2), _conv(double, double))
-        self.lateral = _conv(double, double, kernel=1)
+        self.stage_4 = nn.Sequential(conv(3, width, stride=2), conv(width, width, stride=2), conv(width, width))
+        self.stage_8 = nn.Sequential(conv(width, double, stride=2), Residual(double))
+        self.stage_16 = nn.Sequential(conv(double, double, stride=2), conv(double, double))
+        self.lateral = conv(double, double, kernel=1)
         self.head_8 = _Head(double, num_classes)
         self.head_16 = _Head(double, num_classes)
 
@@ -110,24 +111,12 @@ def detect_with(model: Detector, thresholds: Thresholds) -> Callable[[NDArray[np
 _CANDIDATES = 300  # as the bundle's graph
 
 
-class _Residual(nn.Module):
-    """Two convolutions beside a shortcut, summed before the last ReLU so that the sum stays positive."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return functional.relu(features + self.second(self.first(features)))
-
-
 class _Head(nn.Module):
     """One shared convolution, then class logits and raw distances."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.shared = _conv(channels, channels)
+        self.shared = conv(channels, channels)
         self.cls = _output(channels, num_classes, bias=math.log(0.01 / 0.99))  # nearly every cell is background
         self.ltrb = _output(channels, 4, bias=math.log(1.5))
 
@@ -136,16 +125,8 @@ class _Head(nn.Module):
         return self.cls(shared), self.ltrb(shared)
 
 
-def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
 def _output(inputs: int, outputs: int, bias: float) -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, 1)
-    assert conv.bias is not None
-    nn.init.constant_(conv.bias, bias)
-    return conv
+    layer = nn.Conv2d(inputs, outputs, 1)
+    assert layer.bias is not None
+    nn.init.constant_(layer.bias, bias)
+    return layer
