@@ -105,6 +105,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     demo.add_argument("--seconds", type=float, metavar="N", help="end after N seconds with a summary")
     demo.add_argument("--port", type=int, default=0, metavar="N", help="port of the broker; 0: a free one")
+    demo.add_argument("--web-port", type=int, default=0, metavar="N", help="port of the web page; 0: a free one")
     demo.set_defaults(handler=("agent.demo.command", "run"))
 
 

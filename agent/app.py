@@ -16,8 +16,6 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import cv2
-
 from agent import __version__
 from agent.camera.capture import Capture, make_camera
 from agent.clock import SystemClock
@@ -39,6 +37,7 @@ from agent.ops.watchdog import Heartbeat, Watchdog
 from agent.pipeline import Pipeline
 from agent.tasks import make_watcher
 from agent.turns import Turns
+from agent.vision.opencv_setup import set_up_opencv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +56,7 @@ _TURN_S = 0.2
 _INFERENCE_LIMIT_S = 60.0
 _DISK_LIMIT_S = 120.0  # an SD card may take half a minute for one write
 _WEB_LIMIT_S = 60.0
+_WEB_DELAY_S = 2.0
 _NETWORK_LIMIT_S = 180.0  # so may a name's resolution, and a TLS handshake after it
 _JOIN_TIMEOUT_S = 3.0
 
@@ -91,7 +91,7 @@ class App:
             ConfigError: the config names something that is not there, or another agent uses this state folder.
             BundleError, FatalError: as `activate` raises them.
         """
-        cv2.setNumThreads(1)  # OpenCV's own pool would fight ONNX Runtime's for the same cores
+        set_up_opencv()
         config = self.config = loaded.config
         self._loaded = loaded
         self.node = node_name() if config.node == "auto" else config.node
@@ -109,7 +109,7 @@ class App:
         self.captures = {camera.id: self._make_capture(index) for index, camera in enumerate(config.cameras)}
         self._failure: Exception | None = None
         self._supervisor = supervisor
-        self._started = False
+        self._started_s: float | None = None
         self._thread = threading.Thread(target=self._run_pipeline, name="inference", daemon=True)
         self._telemetry_due_s = time.monotonic() + config.mqtt.telemetry_interval_s
         self.first_result_after_s: float | None = None
@@ -118,14 +118,12 @@ class App:
 
     def start(self) -> None:
         """Sinks first, sources last."""
-        self._started = True
+        self._started_s = time.monotonic()
         if self._outbox is not None:
             self._outbox.start()
         self.publisher.set_info(self._info())
         self.publisher.start()
         self._thread.start()
-        if self.web is not None:
-            self.web.start()
         for capture in self.captures.values():
             capture.start()
         self._supervisor.ready(
@@ -145,6 +143,7 @@ class App:
             self.watchdog.turn()
             self._check_inference()
             self._tell_first_result()
+            self._start_web()
             self._publish_camera_health()
             if time.monotonic() >= self._telemetry_due_s:
                 self._telemetry_due_s = time.monotonic() + self.config.mqtt.telemetry_interval_s
@@ -156,7 +155,7 @@ class App:
     def stop(self) -> None:
         """Sources first, sinks last; flush for at most 5 s. Harmless when `start` was not reached."""
         self._supervisor.stopping()
-        if self._started:
+        if self._started_s is not None:
             self._stop_frames()
             self._publish_camera_health()
         if self.web is not None:
@@ -289,6 +288,12 @@ class App:
         if first_s is not None and self.first_result_after_s is None:
             self.first_result_after_s = seconds_since_process_start() - (time.monotonic() - first_s)
             log.info("first result %.2f s after process start", self.first_result_after_s)
+
+    def _start_web(self) -> None:
+        """After the first result: the web's imports would take as long again, and nobody waits for them."""
+        late = self._started_s is not None and time.monotonic() > self._started_s + _WEB_DELAY_S
+        if self.web is not None and not self.web.started and (late or self.first_result_after_s is not None):
+            self.web.start()
 
     def _heartbeats(self) -> list[Heartbeat]:
         heartbeats = [Heartbeat("inference", lambda: self.pipeline.heartbeat_s, _INFERENCE_LIMIT_S)]

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         remembered, trial = _memory_dir(os.environ) / TRIAL, Path(state_dir, TRIAL)
         is_first_start = not _copied(remembered, trial)
         environ = {**os.environ, "DEMO_PORT": str(broker.port), "DEMO_STATE": state_dir}
+        environ["DEMO_WEB_PORT"] = str(args.web_port)
         loaded = load_config(Path(folder, "demo.yaml"), environ)
         configure_logging(loaded.config.logging.level, loaded.config.logging.format, sys.stderr, os.environ)
         view = LiveView(sys.stdout)
@@ -86,7 +87,9 @@ def _copied(source: Path, target: Path) -> bool:
 def _introduce(app: App, port: int, loaded: LoadedConfig, view: LiveView) -> None:
     name, fps = app.model.bundle.manifest.name, loaded.config.cameras[0].fps
     view.say(f"edge-agent demo: model {name}, variant {app.model.variant.id}, a drawn camera, {fps:g} frames a second")
-    view.say("see for yourself, in another terminal:\n")
+    if app.web is not None:
+        view.say(f"live picture, API and metrics: {app.web.url}")
+    view.say("the messages, in another terminal:\n")
     view.say(f"  mosquitto_sub -h 127.0.0.1 -p {port} -t 'edge/{app.node}/#' -v\n")
 
 

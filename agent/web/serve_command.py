@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import cv2
 from pydantic import ValidationError
 
 from agent.app import origin_of, session_options
@@ -22,6 +21,7 @@ from agent.ops.watchdog import Heartbeat, Watchdog
 from agent.predict import Predictor
 from agent.run_command import end_at_once_on_signals, stop_event
 from agent.turns import Turns
+from agent.vision.opencv_setup import set_up_opencv
 from agent.web.server import SILENCE_LIMIT_S, WebServer
 from agent.web.service import Served, Service
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Verify and load the bundles, then serve until SIGTERM or SIGINT."""
     end_at_once_on_signals()
     configure_logging(args.log_level, "text", sys.stderr, os.environ)
-    cv2.setNumThreads(1)  # OpenCV's own pool would fight ONNX Runtime's for the same cores
+    set_up_opencv()
     config = _web_config(args)
     models = _models(args)
     server = WebServer(Service(models), config)

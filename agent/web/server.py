@@ -51,6 +51,11 @@ class WebServer:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
+    @property
+    def started(self) -> bool:
+        """Whether it was told to serve."""
+        return self._thread.ident is not None
+
     def start(self) -> None:
         """Serve."""
         self._thread.start()
