@@ -101,7 +101,7 @@ INFER: Responses = {
                         }
                     },
                     "classify": {"value": {**_ORIGIN, "class": {"label": "circle", "score": 0.97}}},
-                    "segment": {"value": {**_ORIGIN, "areas": {"circle": 0.12, "star": 0.031}}},
+                    "segment": {"value": {**_ORIGIN, "areas": {"road": 0.612, "car": 0.301, "sky": 0.087}}},
                 }
             },
             "image/jpeg": _BINARY,

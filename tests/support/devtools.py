@@ -86,9 +86,9 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def open(self, url: str, **display: Any) -> Page:
-        """A new page that shows a URL; ``display`` as for `Page.display`."""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+    def open(self, url: str, *, window: bool = False, **display: Any) -> Page:
+        """A new tab, or window, that shows a URL; a tab hides the others. ``display`` as for `Page.display`."""
+        target = self.call("Target.createTarget", url="about:blank", newWindow=window)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, target, session)
         for domain in _DOMAINS:
@@ -96,6 +96,7 @@ class Browser:
         if display:
             page.display(**display)
         page.call("Page.navigate", url=url)
+        page.wait_for("location.href !== 'about:blank' && document.readyState !== 'loading'")
         return page
 
     def close(self) -> None:
@@ -143,7 +144,8 @@ class Page:
         Raises:
             DevToolsError: it threw.
         """
-        found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        options = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
+        found = self.call("Runtime.evaluate", expression=expression, **options)
         if "exceptionDetails" in found:
             details = found["exceptionDetails"]
             raise DevToolsError(details.get("exception", {}).get("description") or details["text"])
@@ -151,7 +153,7 @@ class Page:
 
     def wait_for(self, expression: str, timeout_s: float = 15.0) -> None:
         """Return once a JavaScript expression is true; fail with the page's text when it does not become so."""
-        if not wait_until(lambda: bool(self.evaluate(expression)), timeout_s):
+        if not wait_until(lambda: bool(self.evaluate(f"Boolean({expression})")), timeout_s):
             raise DevToolsError(f"not within {timeout_s:g} s: {expression}\n{self.evaluate('document.body.innerText')}")
 
     def choose_file(self, selector: str, path: Path) -> None:

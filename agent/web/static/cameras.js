@@ -61,16 +61,18 @@ export class Cameras {
     if (this.#polling) return;
     this.#polling = true;
     let failures = 0;
+    let isCut = false;
     while (!document.hidden) {
       await pause(Math.min(POLL_MS * 2 ** Math.max(0, failures - 1), MOST_PAUSE_MS));
       try {
         const { cameras } = await askJson("api/v1/cameras");
-        if (failures > 0) for (const card of this.#cards) card.picture.restart();
-        failures = 0;
+        if (isCut) for (const card of this.#cards) card.picture.restart();
+        [failures, isCut] = [0, false];
         this.#update(cameras);
       } catch (error) {
         failures += 1;
-        this.#fail(error);
+        isCut ||= error.name !== "TimeoutError";
+        this.#fail(error, failures);
       }
     }
     for (const card of this.#cards) card.forget();
@@ -88,12 +90,14 @@ export class Cameras {
     this.#share();
   }
 
-  #fail(error) {
+  #fail(error, failures) {
     // Other windows may hold the connections that a poll needs: this one gives one of its own back.
-    if (error.name === "TimeoutError") this.#streams = Math.max(0, this.#streams - 1);
+    const isTimeout = error.name === "TimeoutError";
+    if (isTimeout) this.#streams = Math.max(0, this.#streams - 1);
+    this.#share();
+    if (isTimeout && failures === 1) return;
     tell(find("trouble"), `${reason(error)} Trying again.`);
     for (const card of this.#cards) card.lose();
-    this.#share();
   }
 
   // Single pictures, one after another, so that they never take more than one connection.

@@ -174,12 +174,11 @@ function curl({ path, method, parameters = [], requestBody, responses }, withTok
   return words.join(" ");
 }
 
-async function copy(text, button) {
+// The clipboard's own interface exists only on localhost and over TLS, and asks; this old one works everywhere.
+function copy(text, button) {
   const selection = getSelection();
   selection.selectAllChildren(text);
-  // The clipboard's own interface exists only on localhost and over TLS.
-  if (navigator.clipboard) await navigator.clipboard.writeText(text.textContent);
-  else document.execCommand("copy");
+  if (!document.execCommand("copy")) return; // it is selected: people can copy it themselves
   selection.removeAllRanges();
   button.textContent = "Copied";
   setTimeout(() => setText(button, "Copy"), 1500);

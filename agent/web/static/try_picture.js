@@ -106,7 +106,7 @@ async function result(file, model, { answer, drawn }) {
   const colorOf = colorsOf(model.labels);
   const canvas = element("canvas", { role: "img" });
   // A mask is not in the answer, and a browser may not know a format that the agent knows: then the agent draws.
-  const own = answer.areas ? null : await createImageBitmap(file).catch(() => null);
+  const own = model.task === "segment" ? null : await createImageBitmap(file).catch(() => null);
   paint(canvas, own ?? (await createImageBitmap(await drawn())), own ? objects : [], colorOf);
   const seen = summary(answer, objects);
   canvas.setAttribute("aria-label", `${file.name}: ${seen}`);
