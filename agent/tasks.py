@@ -84,7 +84,7 @@ def look(
         objects = _object_states(shares, manifest.labels, [None] * len(shares))
         return Sighting(objects, Counter(each.label for each in objects), detections=detections)
     if manifest.task == "segment":
-        mask = decode_mask(outputs, placement, _input_wh(manifest))
+        mask = decode_mask(outputs, placement)
         return Sighting(areas=_areas_of(mask, manifest.labels), mask=mask)
     return Sighting(class_=_class_state(outputs, manifest.labels))
 
@@ -98,7 +98,7 @@ def make_watcher(manifest: Manifest, config: AgentConfig) -> Watcher:
     if manifest.task == "detect":
         return ObjectWatcher(manifest.labels, thresholds_of(manifest, config.detect), _track_rules(config.tracking))
     if manifest.task == "segment":
-        return AreaWatcher(manifest.labels, _input_wh(manifest), config.tracking.confirm_frames)
+        return AreaWatcher(manifest.labels, config.tracking.confirm_frames)
     return ClassWatcher(manifest.labels, config.tracking.confirm_frames)
 
 
@@ -155,14 +155,13 @@ class ClassWatcher:
 class AreaWatcher:
     """Segmentation: a changed event once another class has had the largest area for some frames in a row."""
 
-    def __init__(self, labels: Sequence[str], input_wh: tuple[int, int], confirm_frames: int) -> None:
+    def __init__(self, labels: Sequence[str], confirm_frames: int) -> None:
         self._labels = labels
-        self._input_wh = input_wh
         self._confirmation = _Confirmation(confirm_frames)
         self._steady: Mapping[str, float] = {}
 
     def see(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: Frame) -> Sighting:
-        mask = decode_mask(outputs, placement, self._input_wh)
+        mask = decode_mask(outputs, placement)
         areas = _areas_of(mask, self._labels)
         self._steady = _steady_areas(self._steady, areas)
         events = []
@@ -231,12 +230,6 @@ def _steady_areas(told: Mapping[str, float], areas: Mapping[str, float]) -> Mapp
         return told
     rounded = {label: round(share, 2) for label, share in areas.items()}
     return {label: share for label, share in rounded.items() if share > 0}
-
-
-def _input_wh(manifest: Manifest) -> tuple[int, int]:
-    """The size of the input that a mask covers; the manifest makes sure that all variants have the same."""
-    spec = manifest.variants[0].input
-    return spec.width, spec.height
 
 
 @lru_cache(maxsize=64)

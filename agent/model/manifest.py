@@ -159,10 +159,6 @@ class Manifest(Record):
         missing = sorted(used - set(paths))
         if missing:
             raise ValueError(f"files must list what the variants use; not listed: {', '.join(missing)}")
-        sizes_wh = sorted({(variant.input.width, variant.input.height) for variant in self.variants})
-        if self.task == "segment" and len(sizes_wh) > 1:
-            # A mask covers the input, whatever its own size; the agent must know the input's without the variant.
-            raise ValueError(f"variants of task segment must have inputs of one size, got {sizes_wh}")
         return self
 
 

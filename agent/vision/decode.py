@@ -92,18 +92,17 @@ def decode_class(outputs: Mapping[str, NDArray[Any]]) -> tuple[int, float]:
     return best, float(scores[best])
 
 
-def decode_mask(outputs: Mapping[str, NDArray[Any]], placement: Placement, input_wh: tuple[int, int]) -> FrameMask:
+def decode_mask(outputs: Mapping[str, NDArray[Any]], placement: Placement) -> FrameMask:
     """The part of a mask that shows the frame: a letterbox's border is cut off.
 
     Args:
         outputs: ``mask`` uint8 ``[1, h, w]``, class ids. It covers the whole input and may be coarser, such as an
             eighth of the input's size. The array is only read; ``confidence`` is not needed here.
         placement: where the frame lies in the input.
-        input_wh: the input's size.
     """
     mask = outputs["mask"][0]
     (height, width), (scale_x, scale_y), (offset_x, offset_y) = mask.shape, placement.scale_xy, placement.offset_xy
-    cell_w, cell_h = input_wh[0] / width, input_wh[1] / height
+    cell_w, cell_h = placement.input_wh[0] / width, placement.input_wh[1] / height
     columns = span(offset_x, placement.frame_wh[0] * scale_x, cell_w, width)
     rows = span(offset_y, placement.frame_wh[1] * scale_y, cell_h, height)
     origin_xy = ((columns.start * cell_w - offset_x) / scale_x, (rows.start * cell_h - offset_y) / scale_y)

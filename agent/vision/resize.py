@@ -24,11 +24,12 @@ _INTERPOLATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a frame lies in the input: ``input = frame * scale_xy + offset_xy``, all in pixels."""
+    """Where a frame lies in the input of ``input_wh``: ``input = frame * scale_xy + offset_xy``, all in pixels."""
 
     scale_xy: tuple[float, float]
     offset_xy: tuple[float, float]
     frame_wh: tuple[int, int]
+    input_wh: tuple[int, int]
 
     def to_frame(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes ``[N, 4]`` in input pixels become boxes in frame pixels, clipped to the frame."""
@@ -110,7 +111,7 @@ def _make_plan(spec: InputSpec, width: int, height: int) -> _Plan:
         source_xywh = ((width - crop_w) // 2, (height - crop_h) // 2, crop_w, crop_h)
     scale_x, scale_y = target_xywh[2] / source_xywh[2], target_xywh[3] / source_xywh[3]
     offset_x, offset_y = target_xywh[0] - source_xywh[0] * scale_x, target_xywh[1] - source_xywh[1] * scale_y
-    placement = Placement((scale_x, scale_y), (offset_x, offset_y), (width, height))
+    placement = Placement((scale_x, scale_y), (offset_x, offset_y), (width, height), (spec.width, spec.height))
     return _Plan(_slices(source_xywh), _slices(target_xywh), placement)
 
 

@@ -95,7 +95,7 @@ def load(weights: Path) -> Detector:
 def detect_with(model: Detector, thresholds: Thresholds) -> Callable[[NDArray[np.uint8]], Detections]:
     """The torch model as a function of one picture of the input's size; switches it to inference mode."""
     model.eval()
-    placement = Placement((1.0, 1.0), (0.0, 0.0), INPUT_WH)
+    placement = Placement((1.0, 1.0), (0.0, 0.0), INPUT_WH, INPUT_WH)
 
     def detect(image_bgr: NDArray[np.uint8]) -> Detections:
         with torch.inference_mode():

@@ -102,7 +102,7 @@ def frame(number: int, camera_id: str = "door", brightness: int = 0, captured_s:
 
 
 def place(image_bgr: NDArray[np.uint8]) -> Placement:
-    return Placement((1.0, 1.0), (0.0, 0.0), (64, 48))
+    return Placement((1.0, 1.0), (0.0, 0.0), (64, 48), (64, 48))
 
 
 class Bench:

@@ -32,7 +32,7 @@ def frame(number: int, width: int = 200, height: int = 100) -> Frame:
 
 
 def whole(width: int = 200, height: int = 100) -> Placement:
-    return Placement((1.0, 1.0), (0.0, 0.0), (width, height))
+    return Placement((1.0, 1.0), (0.0, 0.0), (width, height), (width, height))
 
 
 def outputs(*rows: tuple[Sequence[float], float, int]) -> dict[str, NDArray[Any]]:
@@ -187,7 +187,7 @@ def mask(*counts: int) -> dict[str, NDArray[Any]]:
 
 
 def area_watcher(*labels: str, confirm_frames: int = 2) -> AreaWatcher:
-    return AreaWatcher(labels, (200, 100), confirm_frames)
+    return AreaWatcher(labels, confirm_frames)
 
 
 def sightings(watcher: Watcher, *frames: dict[str, NDArray[Any]]) -> list[Sighting]:
@@ -287,9 +287,9 @@ def test_areas_that_are_all_small_are_told_nevertheless() -> None:
 
 def test_areas_do_not_count_the_border_of_a_letterbox() -> None:
     # The frame of 200 x 100 lies in the middle two of four rows of an input of 64 x 64.
-    placement = Placement((0.32, 0.32), (0.0, 16.0), (200, 100))
+    placement = Placement((0.32, 0.32), (0.0, 16.0), (200, 100), (64, 64))
     rows = {"mask": np.array([[[0], [1], [2], [0]]], np.uint8)}
-    sighting = AreaWatcher(["border", "wall", "road"], (64, 64), 1).see(rows, placement, frame(1))
+    sighting = AreaWatcher(["border", "wall", "road"], 1).see(rows, placement, frame(1))
     assert sighting.areas == pytest.approx({"wall": 0.5, "road": 0.5})
 
 
@@ -304,7 +304,7 @@ def test_a_picture_by_itself_has_what_its_task_sees_and_no_events() -> None:
     )  # fmt: skip
     seen = look(scores(0.1, 0.8, 0.1), whole(), manifest(task="classify"), thresholds)
     assert seen == Sighting(class_=ClassState("green", float(np.float32(0.8))))
-    fitting = Placement((1.0, 1.0), (0.0, 0.0), (64, 48))
+    fitting = Placement((1.0, 1.0), (0.0, 0.0), (64, 48), (64, 48))
     seen = look(mask(1, 0, 3), fitting, manifest(task="segment"), thresholds)
     assert seen.areas == {"red": 0.75, "blue": 0.25}
     assert seen.mask is not None

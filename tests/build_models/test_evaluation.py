@@ -29,7 +29,9 @@ class FakeSession:
 
 
 def test_the_recipes_function_gets_a_runner_for_each_variant() -> None:
-    runners: dict[str, Runner] = {name: lambda image: ({}, Placement((1, 1), (0, 0), (1, 1))) for name in ("a", "b")}
+    runners: dict[str, Runner] = {
+        name: lambda image: ({}, Placement((1, 1), (0, 0), (1, 1), (1, 1))) for name in ("a", "b")
+    }
     assert run_evaluation(f"{__name__}:measure", runners).tables[0].rows == (("a", "3"), ("b", "3"))
 
 

@@ -56,7 +56,7 @@ def by_number(outputs: Sequence[Outputs]) -> Session:
 
 
 def picture(image: NDArray[np.uint8], name: str = "picture.png") -> Picture:
-    return Picture(name, "0" * 64, image, Placement((1.0, 1.0), (0.0, 0.0), (640, 480)))
+    return Picture(name, "0" * 64, image, Placement((1.0, 1.0), (0.0, 0.0), (640, 480), (640, 480)))
 
 
 def numbered(count: int) -> list[Picture]:

@@ -118,22 +118,6 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
-def with_two_sizes(manifest: dict[str, Any], task: str) -> None:
-    (variant,) = manifest["variants"]
-    smaller = {**variant, "id": "small", "input": {"height": 24, "width": 32}}
-    manifest.update(task=task, variants=[variant, smaller])
-
-
-def test_variants_may_differ_in_size_but_not_those_of_a_segmenter() -> None:
-    # A mask covers the input; where the frame lies in it must not depend on which variant runs.
-    detector, segmenter = plain(), plain()
-    with_two_sizes(detector, "detect")
-    assert len(parse(detector).variants) == 2
-    with_two_sizes(segmenter, "segment")
-    told = refusal(json.dumps(segmenter).encode())
-    assert "variants of task segment must have inputs of one size, got [(32, 24), (64, 48)]" in told
-
-
 @pytest.mark.parametrize("case", CHANGES)
 def test_a_manifest_is_refused_for(case: str) -> None:
     change, named = CHANGES[case]

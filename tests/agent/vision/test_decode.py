@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-WHOLE = Placement((1.0, 1.0), (0.0, 0.0), (100, 80))
+WHOLE = Placement((1.0, 1.0), (0.0, 0.0), (100, 80), (100, 80))
 Row = tuple[tuple[float, float, float, float], float, int]
 
 sides = st.integers(0, 30).map(float)
@@ -118,7 +118,7 @@ def test_a_score_that_is_not_finite_is_left_out(number: float) -> None:
 
 def test_boxes_come_back_clipped_to_the_frame_and_those_beyond_it_not_at_all() -> None:
     # A letterbox: the frame of 100 x 80 lies at half its size 10 pixels below the input's upper edge.
-    placement = Placement((0.5, 0.5), (0.0, 10.0), (100, 80))
+    placement = Placement((0.5, 0.5), (0.0, 10.0), (100, 80), (50, 60))
     found: list[Row] = [
         ((10.0, 0.0, 30.0, 30.0), 0.9, 0),
         ((10.0, 1.0, 30.0, 9.0), 0.8, 0),  # within the upper border

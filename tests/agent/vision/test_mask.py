@@ -45,7 +45,7 @@ def placed(spec: InputSpec, frame_w: int, frame_h: int) -> tuple[Placement, NDAr
 
 def laid(mask: NDArray[np.uint8], spec: InputSpec, frame_w: int, frame_h: int) -> FrameMask:
     placement, _ = placed(spec, frame_w, frame_h)
-    return decode_mask({"mask": mask[None]}, placement, (spec.width, spec.height))
+    return decode_mask({"mask": mask[None]}, placement)
 
 
 def counted(mask: NDArray[np.uint8], shows_frame: NDArray[np.bool_]) -> dict[int, float]:
@@ -141,7 +141,7 @@ def test_rounding_lets_no_border_in(side: int, mask_side: int, frame_w: int, fra
     mask = np.zeros((mask_side, mask_side), np.uint8)
     mask[:, round(left) : round(right)] = 1
     assert (left, right) != (round(left), round(right)), "or this would show nothing"
-    shown = decode_mask({"mask": mask[None]}, placement, (side, side))
+    shown = decode_mask({"mask": mask[None]}, placement)
     assert shown.areas() == {1: 1.0}
     assert (shown.ids == 1).all()
 
@@ -160,6 +160,6 @@ def test_every_byte_is_a_class_id() -> None:
 def test_the_mask_is_copied_out_of_the_outputs() -> None:
     outputs = {"mask": HALVES[None].copy()}
     placement, _ = placed(letterbox(), 8, 8)
-    mask = decode_mask(outputs, placement, (8, 8))
+    mask = decode_mask(outputs, placement)
     outputs["mask"][:] = 5
     assert mask.areas() == {1: 0.5, 2: 0.5}

@@ -60,4 +60,6 @@ def _blind(image_bgr: np.ndarray) -> tuple[dict[str, np.ndarray], Placement]:
     """A file that finds nothing."""
     height, width, _ = image_bgr.shape
     nothing = {"boxes": np.zeros((1, 3, 4), np.float32), "scores": np.zeros((1, 3), np.float32)}
-    return {**nothing, "labels": np.zeros((1, 3), np.int64)}, Placement((1.0, 1.0), (0.0, 0.0), (width, height))
+    return {**nothing, "labels": np.zeros((1, 3), np.int64)}, Placement(
+        (1.0, 1.0), (0.0, 0.0), (width, height), (width, height)
+    )

@@ -69,5 +69,5 @@ def _blind(image_bgr: np.ndarray) -> tuple[dict[str, np.ndarray], Placement]:
     """A file that sees nothing."""
     height, width, _ = image_bgr.shape
     return {"scores": np.array([[0.9, 0.1, 0, 0, 0, 0]], np.float32)}, Placement(
-        (64 / width, 64 / height), (0.0, 0.0), (width, height)
+        (64 / width, 64 / height), (0.0, 0.0), (width, height), (64, 64)
     )
