@@ -39,6 +39,7 @@ class Capture:
     Attributes:
         frames: frames read so far.
         errors: CameraErrors so far.
+        trouble: the last of them in words, None while frames come.
         state: ``up`` while frames come, ``down`` while backing off, ``ended`` with its source, ``failed``, ``stopped``.
         failure: what ended the thread: a ConfigError, or a bug.
     """
@@ -48,6 +49,7 @@ class Capture:
     ) -> None:
         self.frames = 0
         self.errors = 0
+        self.trouble: str | None = None
         self.state: Literal["starting", "up", "down", "ended", "failed", "stopped"] = "starting"
         self.failure: Exception | None = None
         self._config = config
@@ -128,6 +130,7 @@ class Capture:
                 return
             if self.state != "up":
                 self.state = "up"
+                self.trouble = None
                 height, width = frame.image_bgr.shape[:2]
                 _log.info("camera %s: up, %dx%d", self._config.id, width, height)
             self._failures_in_a_row = 0
@@ -145,6 +148,7 @@ class Capture:
 
     def _go_down(self, err: CameraError) -> None:
         self.errors += 1
+        self.trouble = str(err)
         self._failures_in_a_row += 1
         if self.state != "down":
             self.state = "down"

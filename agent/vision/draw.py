@@ -104,4 +104,4 @@ def _strip_px(canvas: NDArray[np.uint8]) -> int:
 
 
 def _text_scale(canvas: NDArray[np.uint8]) -> float:
-    return max(0.4, float(canvas.shape[1]) / 1600)
+    return max(0.5, float(canvas.shape[1]) / 1600)

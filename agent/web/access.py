@@ -16,7 +16,7 @@ from agent.web.problem import Problem
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # probes have no secrets
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # probes have no secrets
 
 
 class Access:
@@ -36,7 +36,7 @@ class Access:
 
     def _judge(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
-        if scope["path"] in _OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS:
             return None
         if self._token is None:
             host = _host_of(headers.get("host", ""))

@@ -56,6 +56,7 @@ class AgentCameras:
         stats = app.pipeline.stats[camera_id]
         facts: dict[str, Any] = {
             "health": app.camera_health(camera_id),
+            "trouble": app.captures[camera_id].trouble,
             "frames": stats.frames,
             "dropped": app.mailbox.dropped[camera_id],
             "events": stats.events.total(),

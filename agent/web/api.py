@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from agent import __version__
-from agent.web.access import Access
+from agent.web.access import OPEN_PATHS, Access
 from agent.web.camera_routes import camera_routes
 from agent.web.infer_routes import infer_routes
 from agent.web.probe_routes import probe_routes
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STATIC = Path(__file__).with_name("static")
 _DESCRIPTION = "Inference on pictures, live pictures of cameras, health and metrics of an edge-agent."
 # Everything a page needs comes from here: a device may have no way to the internet, and no page tells others of it.
+_FRESH = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 def make_api(service: Service, config: WebConfig, workers: Workers) -> FastAPI:
     """The application with all of its routes; ``workers`` are closed by whoever made them."""
     api = FastAPI(title="edge-agent", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
+    if config.token is not None:
+        _describe_token(api)
     api.add_middleware(Access, token=config.token)
     for exception, handler in _HANDLERS.items():
         api.add_exception_handler(exception, handler)
@@ -45,7 +48,7 @@ def make_api(service: Service, config: WebConfig, workers: Workers) -> FastAPI:
     api.include_router(probe_routes(service))
     if service.cameras is not None:
         api.include_router(camera_routes(service.cameras, config, workers))
-    api.mount("/static", StaticFiles(directory=STATIC), name="static")
+    api.mount("/static", _Static(directory=STATIC), name="static")
 
     @api.get("/", include_in_schema=False)
     async def index() -> Response:
@@ -58,9 +61,34 @@ def make_api(service: Service, config: WebConfig, workers: Workers) -> FastAPI:
     return api
 
 
+class _Static(StaticFiles):
+    """Files that a browser asks about each time: after an update no page mixes old and new modules."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_FRESH)
+        return response
+
+
 def _page(name: str) -> Response:
-    headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-    return FileResponse(STATIC / name, headers=headers)
+    return FileResponse(STATIC / name, headers={"Content-Security-Policy": _POLICY, **_FRESH})
+
+
+def _describe_token(api: FastAPI) -> None:
+    """Say in the OpenAPI description that every route but the probes wants the token."""
+    described = api.openapi
+
+    def with_token() -> dict[str, Any]:
+        document = described()
+        schemes = {"token": {"type": "http", "scheme": "bearer"}, "password": {"type": "http", "scheme": "basic"}}
+        document.setdefault("components", {})["securitySchemes"] = schemes
+        document["security"] = [{name: []} for name in schemes]
+        for path in OPEN_PATHS:
+            for operation in document["paths"][path].values():
+                operation["security"] = []
+        return document
+
+    api.openapi = with_token  # type: ignore[method-assign]
 
 
 async def _on_problem(_: Request, problem: Exception) -> Response:

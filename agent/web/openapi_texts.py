@@ -37,6 +37,7 @@ _MODEL = {
 _CAMERA = {
     "id": "door",
     "health": "up",
+    "trouble": None,
     "frames": 18042,
     "dropped": 3,
     "events": 97,

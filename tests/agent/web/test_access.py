@@ -68,6 +68,15 @@ def test_probes_need_no_token(guarded: int, path: str) -> None:
     assert ask(guarded, path).status == 200
 
 
+def test_the_description_says_that_the_token_is_wanted(guarded: int, port: int) -> None:
+    document = ask(guarded, "/openapi.json", headers={"Authorization": f"Bearer {TOKEN}"}).json
+    assert {each["scheme"] for each in document["components"]["securitySchemes"].values()} == {"bearer", "basic"}
+    assert document["security"] == [{name: []} for name in document["components"]["securitySchemes"]]
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    assert "security" not in document["paths"]["/metrics"]["get"]
+    assert "security" not in ask(port, "/openapi.json").json
+
+
 def test_with_a_token_any_name_of_the_machine_will_do(guarded: int) -> None:
     headers = {"Host": "camera.example", "Authorization": f"Bearer {TOKEN}"}
     assert ask(guarded, "/api/v1/models", headers=headers).status == 200

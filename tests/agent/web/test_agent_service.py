@@ -54,7 +54,9 @@ def test_the_web_shows_what_the_cameras_see(config: Path) -> None:
         assert seen["health"] == "up"
         assert seen["frame"]["w"] == 64
         assert seen["frames"] >= 3
+        assert seen["trouble"] is None
         assert wait_until(lambda: camera(port, "yard")["health"] == "down")
+        assert "check the address" in camera(port, "yard")["trouble"]
         assert ask(port, "/api/v1/cameras/yard/snapshot.jpg").status == 503
 
         snapshot = ask(port, "/api/v1/cameras/door/snapshot.jpg")

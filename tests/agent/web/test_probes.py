@@ -68,6 +68,13 @@ def test_a_services_own_figures_are_added_when_they_are_asked_for(service: Servi
         assert samples(port)["edge_frames_total"] == 5
 
 
+def test_files_are_asked_about_each_time_so_that_an_update_is_seen(port: int) -> None:
+    answer = ask(port, "/static/index.js")
+    assert answer.headers["cache-control"] == "no-cache"
+    again = ask(port, "/static/index.js", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+
+
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_pages_bring_all_they_need(port: int, path: str) -> None:
     answer = ask(port, path)

@@ -89,24 +89,6 @@ def body_of(piece: bytes, count: int) -> Iterator[bytes]:
         yield piece
 
 
-def test_uploads_that_together_hold_too_much_are_asked_to_come_again(service: Service) -> None:
-    with running(service, max_upload_mib=1) as port, ExitStack() as stack:
-        head = b"POST /api/v1/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n"
-        for _ in range(9):
-            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            slow.sendall(head + bytes(1_000_000))
-
-        def is_busy() -> bool:
-            return ask(port, INFER, bytes(1_000_000)).status == 503
-
-        assert wait_until(is_busy)
-        answer = ask(port, INFER, bytes(1_000_000))
-        assert answer.headers["retry-after"] == "1"
-        assert "too many pictures" in answer.problem
-        stack.close()
-        assert wait_until(lambda: ask(port, INFER, picture()).status == 200)
-
-
 def test_an_upload_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
     monkeypatch.setattr("agent.web.uploads._UPLOAD_TIMEOUT_S", 0.1)
     with running(service) as port, socket.create_connection(("127.0.0.1", port)) as slow:
