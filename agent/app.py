@@ -155,6 +155,8 @@ class App:
     def stop(self) -> None:
         """Sources first, sinks last; flush for at most 5 s. Harmless when `start` was not reached."""
         self._supervisor.stopping()
+        if self.web is not None:
+            self.web.stop(0.0)  # told now, waited for below: all that takes time to end does so at once
         if self._started_s is not None:
             self._stop_frames()
             self._publish_camera_health()

@@ -25,7 +25,7 @@ _GRACE_S = 1  # for answers under way when the server stops; streams never end b
 
 
 class WebServer:
-    """``start`` once, ``stop`` once; the rest is for any thread.
+    """``start`` once, then ``stop``; the rest is for any thread.
 
     Attributes:
         port: where it listens.
@@ -62,14 +62,16 @@ class WebServer:
         log.info("web API and page: %s%s", self.url, "" if self._config.token is None else " (asks for the token)")
 
     def stop(self, timeout_s: float) -> bool:
-        """End the server; False when it is still at work after the timeout."""
+        """End the server; False when it is still at work after the timeout: call again to wait longer."""
         self._stopping = True
         if self._server is not None:
             self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
         self._listener.close()
-        return not self._thread.is_alive()
+        return True
 
     def _run(self) -> None:
         # Imported here: it takes as long as the rest of the start, and the first frame need not wait for it.

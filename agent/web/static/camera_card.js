@@ -45,7 +45,10 @@ export class CameraCard {
     const isLate = facts.seconds_since_frame > LATE_S;
     const since = isLate ? `No new frame for ${duration(facts.seconds_since_frame)}.` : "";
     if (facts.health === "up" && this.hasFrame) this.picture.say(since);
-    else this.picture.say([STATES[facts.health] ?? facts.health, since].filter(Boolean).join(" "));
+    else {
+      const trouble = facts.trouble && `${facts.trouble}.`;
+      this.picture.say([STATES[facts.health] ?? facts.health, trouble, since].filter(Boolean).join(" "));
+    }
     this.picture.follow(facts.frame);
     this.#showFigures(facts, now_ms);
     this.#showSeen(facts);
