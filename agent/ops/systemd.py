@@ -26,7 +26,7 @@ class Supervisor:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         watchdog_us = environ.get("WATCHDOG_USEC", "")
-        watched = bool(address) and watchdog_us.isdigit() and int(watchdog_us) > 0
+        watched = bool(address) and watchdog_us.isdecimal() and int(watchdog_us) > 0
         self.ping_interval_s = int(watchdog_us) / 1e6 * _PING_SHARE if watched else None
 
     def ready(self, status: str) -> None:
