@@ -78,9 +78,8 @@ class WebServer:
         import uvicorn
 
         from agent.web.api import make_api
-        from agent.web.workers import Workers, lower_priority
+        from agent.web.workers import Workers
 
-        lower_priority()
         workers = Workers()
         try:
             options = uvicorn.Config(

@@ -1,6 +1,7 @@
 """The threads behind the API: pictures are decoded, drawn and encoded at low priority, inference runs at the usual one.
 
-A thread with a turn at inference must not wait for the processor: it would keep the cameras waiting.
+A thread with a turn at inference must not wait for the processor: it would keep the cameras waiting. Nor must one
+that runs Python for long, such as the event loop, since it may hold the interpreter's lock meanwhile.
 """
 
 from __future__ import annotations
