@@ -1,14 +1,13 @@
 """The composition root: the only place that puts an agent together, starts it, watches it and stops it.
 
-start   model (verify, canary, golden) -> outbox, publisher -> pipeline -> cameras
-stop    cameras -> pipeline -> publisher (flush, offline) -> outbox
+start   model (verify, canary, golden) -> outbox, publisher -> pipeline -> cameras -> web, after the first result
+stop    cameras -> pipeline -> web -> publisher (flush, offline) -> outbox
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import secrets
 import threading
 import time
 from contextlib import contextmanager
@@ -19,34 +18,25 @@ from typing import TYPE_CHECKING
 from agent import __version__
 from agent.camera.capture import Capture, make_camera
 from agent.clock import SystemClock
-from agent.delivery.clock_sync import ClockSync
-from agent.delivery.dry_run import DryRunPublisher
-from agent.delivery.events import CameraState, ModelRef
-from agent.delivery.outbox import Outbox
-from agent.delivery.payload import Origin
-from agent.delivery.publisher import MqttPublisher, entry_encoder
-from agent.delivery.topics import Topics
+from agent.delivery.events import CameraState
+from agent.delivery.publisher import MqttPublisher
 from agent.errors import CameraError, ConfigError, EdgeAgentError, FatalError
 from agent.frame import Mailbox
-from agent.model.activate import ActiveModel, activate
-from agent.model.canary import Canary
-from agent.model.session import SessionOptions, physical_cores
 from agent.ops.process import node_name, seconds_since_process_start
 from agent.ops.systemd import NO_SUPERVISOR, Supervisor
 from agent.ops.watchdog import Heartbeat, Watchdog
-from agent.pipeline import Pipeline
+from agent.parts import activate_model, make_outbox, make_pipeline, make_publisher, origin_of
 from agent.tasks import make_watcher
 from agent.turns import Turns
 from agent.vision.opencv_setup import set_up_opencv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from agent.config import AgentConfig, RuntimeConfig
     from agent.config_file import LoadedConfig
-    from agent.delivery.protocol import Publisher
+    from agent.delivery.outbox import Outbox
     from agent.frame import Frame
-    from agent.tasks import Sighting, Watcher
+    from agent.tasks import Sighting
     from agent.web.server import WebServer
 
 log = logging.getLogger(__name__)
@@ -101,8 +91,10 @@ class App:
         with self._blaming("detect.labels"):
             watchers = {camera.id: make_watcher(self.model.bundle.manifest, config) for camera in config.cameras}
         self._outbox: Outbox | None = None
-        with self._blaming("state_dir"):
-            self.publisher = self._make_publisher(dry_run=dry_run)
+        if not dry_run:
+            with self._blaming("state_dir"):
+                self._outbox = make_outbox(config, self.node, self.origin)
+        self.publisher = make_publisher(config, self.node, self.origin, self._outbox)
         self.mailbox = Mailbox(watchers)
         self.turns = Turns(time.monotonic)
         self.pipeline = make_pipeline(config, self.model, self.turns, watchers, self.mailbox, self.publisher)
@@ -204,24 +196,6 @@ class App:
                 f"{camera_id}_camera_errors": capture.errors,
             }
         return values | self.publisher.counts()
-
-    def _make_publisher(self, *, dry_run: bool) -> MqttPublisher | DryRunPublisher:
-        config = self.config
-        topics, origin = Topics(config.mqtt.prefix, self.node), self.origin
-        clock = SystemClock()
-        clock_sync = ClockSync(clock.monotonic_s)
-        if dry_run:
-            return DryRunPublisher(topics, origin, node=self.node, is_clock_synced=clock_sync, clock=clock)
-        self._outbox = Outbox(
-            config.state_dir / "outbox.sqlite",
-            node=self.node,
-            max_size_mib=config.outbox.max_size_mib,
-            encode=entry_encoder(topics, origin, clock_sync),
-            clock=clock,
-        )
-        return MqttPublisher(
-            config.mqtt, self._outbox, topics, origin, node=self.node, is_clock_synced=clock_sync, clock=clock
-        )
 
     def _make_web(self) -> WebServer | None:
         if self.config.web is None:
@@ -335,48 +309,3 @@ class App:
             "provider": self.model.session.provider,
             "cameras": [camera.id for camera in self.config.cameras],
         }
-
-
-def activate_model(config: AgentConfig) -> ActiveModel:
-    """The config's model, verified, tried out and warmed up."""
-    return activate(
-        config.model.bundle,
-        config.model.trusted_keys,
-        session_options(config.runtime),
-        config.model.variant,
-        Canary(config.state_dir / "canary.json", config.model.golden_timeout_s),
-        config.runtime.warm_up_runs,
-    )
-
-
-def session_options(runtime: RuntimeConfig) -> SessionOptions:
-    """The config's runtime section, with "auto" resolved for this machine."""
-    threads = physical_cores() if runtime.threads == "auto" else runtime.threads
-    return SessionOptions(tuple(runtime.providers), threads, runtime.spinning)
-
-
-def origin_of(model: ActiveModel) -> Origin:
-    """What payloads say of this run: a random boot id (objects of another boot have ended) and the model."""
-    manifest = model.bundle.manifest
-    return Origin(secrets.token_hex(4), ModelRef(manifest.name, manifest.version, model.variant.id))
-
-
-def make_pipeline(
-    config: AgentConfig,
-    model: ActiveModel,
-    turns: Turns,
-    watchers: Mapping[str, Watcher],
-    mailbox: Mailbox,
-    publisher: Publisher,
-) -> Pipeline:
-    """The per-frame loop over the config's cameras, each with its watcher."""
-    return Pipeline(
-        model.session,
-        model.resizer,
-        turns,
-        mailbox,
-        watchers,
-        publisher,
-        SystemClock(),
-        detections_enabled=config.mqtt.detections.enabled,
-    )

@@ -32,7 +32,6 @@ import cv2
 import numpy as np
 import paho.mqtt.client as paho
 
-from agent.app import make_pipeline, origin_of, session_options
 from agent.clock import SystemClock
 from agent.config_file import load_config
 from agent.delivery.clock_sync import ClockSync
@@ -43,6 +42,7 @@ from agent.frame import Frame, Mailbox
 from agent.model.activate import activate
 from agent.model.runtime import ort
 from agent.model.variants import parse_cpuinfo
+from agent.parts import make_pipeline, origin_of, session_options
 from agent.tasks import make_watcher
 from agent.turns import Turns
 from agent.vision.resize import Resizer

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from agent.app import origin_of, session_options
 from agent.config import DetectConfig, RuntimeConfig, Section, WebConfig
 from agent.errors import ConfigError, FatalError
 from agent.model.activate import activate
@@ -18,6 +17,7 @@ from agent.model.canary import Canary
 from agent.ops.log import configure_logging
 from agent.ops.systemd import Supervisor
 from agent.ops.watchdog import Heartbeat, Watchdog
+from agent.parts import origin_of, session_options
 from agent.predict import Predictor
 from agent.run_command import end_at_once_on_signals, stop_event
 from agent.turns import Turns

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.app import activate_model
 from agent.config import AgentConfig
+from agent.parts import activate_model
 from tests.support.bundles import make_bundle
 
 if TYPE_CHECKING:

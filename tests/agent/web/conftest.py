@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the web extra")
 
-from agent.app import origin_of
 from agent.config import DetectConfig, WebConfig
 from agent.model.activate import ActiveModel, activate
 from agent.model.session import SessionOptions
+from agent.parts import origin_of
 from agent.predict import Predictor
 from agent.turns import Turns
 from agent.web.server import WebServer
