@@ -1,7 +1,7 @@
 """A minimal Debian with a real systemd as its first process, booted in a container that ends with the with block.
 
-Nothing is left mounted: the container's mounts live in a namespace of its own. Its network is the host's, so a broker
-on the host's loopback is its broker too.
+It lives in memory, and its mounts in a namespace of its own, so nothing is left of it, even if this process is killed.
+Its network is this machine's, so a broker on the loopback here is its broker too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BOOT_TIMEOUT_S = 30.0
 _POWER_OFF_TIMEOUT_S = 20.0
+_SYSTEMD_HERE = Path("/run/systemd/system")
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 # The programs, and the packages that bring them.
 _PROGRAMS = {
@@ -50,13 +51,13 @@ class Machine:
     """A booted container.
 
     Attributes:
-        root: its root directory, as this machine sees it.
         leader: its first process, by the number that this machine gives it.
+        root: its root directory, as this machine sees it.
     """
 
-    def __init__(self, root: Path, leader: int) -> None:
-        self.root = root
+    def __init__(self, leader: int) -> None:
         self.leader = leader
+        self.root = Path(f"/proc/{leader}/root")
 
     def run(self, *command: str, check: bool = True, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run a command as the container's root, to its end; with ``check`` it must exit 0."""
@@ -70,9 +71,9 @@ class Machine:
         return self.root / path.lstrip("/")
 
     def write(self, path: str, text: str) -> None:
-        """Write a file, also one in a file system of the container's own such as /run."""
-        self.run("mkdir", "-p", str(Path(path).parent))
-        self.run("sh", "-c", 'printf %s "$1" >"$2"', "sh", text, path)
+        """Write a file, whose folder is made."""
+        self.inside(path).parent.mkdir(parents=True, exist_ok=True)
+        self.inside(path).write_text(text, encoding="utf-8")
 
     def show(self, unit: str, name: str) -> str:
         """A property of a unit, as systemd has it."""
@@ -114,50 +115,86 @@ class Machine:
 
 
 @contextmanager
-def booted(archive: Path, folder: Path, shared: Mapping[str, Path]) -> Iterator[Machine]:
-    """Unpack the archive below ``folder`` and boot it; ``shared`` maps places inside to folders seen there, read-only.
+def booted(archive: Path, shared: Mapping[str, Path]) -> Iterator[Machine]:
+    """Unpack the archive and boot it; ``shared`` maps places inside to folders that are seen there, read-only.
 
     Raises:
         CannotBootError: it did not come up.
     """
-    with tempfile.TemporaryDirectory(prefix="machine-", dir=folder) as name:
+    groups = _groups_of_its_own()
+    with tempfile.TemporaryDirectory(prefix="edge-agent-machine-") as name, Path(name, "console").open("wb") as console:
         root = Path(name, "root")
         root.mkdir()
-        subprocess.run(["tar", "-C", str(root), "-xf", str(archive)], check=True)
-        with Path(name, "console").open("wb") as console:
-            nspawn = subprocess.Popen(
-                _nspawn(root, shared), stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
-            )
+        command = [*_joining(groups), *_in_memory(archive, root), *_nspawn(root, shared)]
+        nspawn = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
         try:
-            yield _wait_for_boot(root, nspawn, Path(name, "console"))
+            yield _wait_for_boot(nspawn, Path(name, "console"))
         finally:
             _power_off(nspawn)
+            for group in groups:
+                _remove(group)
+
+
+def _in_memory(archive: Path, root: Path) -> list[str]:
+    """The beginning of a command that finds the archive's content at ``root``, and dies with this process."""
+    script = 'mount -t tmpfs -o mode=755 tmpfs "$2" && tar -C "$2" -xf "$1" && shift 2 && exec "$@"'
+    command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private"]
+    return [*command, "sh", "-c", script, "sh", str(archive), str(root)]
 
 
 def _nspawn(root: Path, shared: Mapping[str, Path]) -> list[str]:
-    # The container ends with this process, however that ends; and so do the mounts that a killed nspawn leaves.
-    command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private", "systemd-nspawn"]
-    command += ["--quiet", "--boot", "--register=no", "--keep-unit", "--link-journal=no", "--console=read-only"]
+    command = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--link-journal=no", "--console=read-only"]
     command += ["--resolv-conf=off", "--timezone=off", f"--machine=edge-agent-{os.getpid()}", f"--directory={root}"]
+    command += [] if _SYSTEMD_HERE.is_dir() else ["--keep-unit"]  # nobody here who could give it one
     return [*command, *(f"--bind-ro={outside}:{inside}" for inside, outside in shared.items())]
 
 
-def _wait_for_boot(root: Path, nspawn: subprocess.Popen[bytes], console: Path) -> Machine:
-    def is_up() -> bool:
+def _groups_of_its_own() -> list[Path]:
+    """Where to put a container's control groups, so that two at a time do not share them; a systemd here sees to it."""
+    if _SYSTEMD_HERE.is_dir():
+        return []
+    mounts = {"name=systemd": Path("/sys/fs/cgroup/systemd"), "": Path("/sys/fs/cgroup/unified")}
+    if not mounts[""].is_dir():
+        mounts = {"": Path("/sys/fs/cgroup")}
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
+    name = f"edge-agent-tests-{os.getpid()}"
+    return [mounts[kind] / here.lstrip("/") / name for _, kind, here in lines if kind in mounts]
+
+
+def _joining(groups: list[Path]) -> list[str]:
+    """The beginning of a command that joins the groups, which it makes."""
+    script = (
+        'for group; do shift; [ "$group" != -- ] || exec "$@"; mkdir "$group"; echo $$ >"$group/cgroup.procs"; done'
+    )
+    return ["sh", "-c", script, "sh", *map(str, groups), "--"]
+
+
+def _remove(group: Path) -> None:
+    """Remove a control group and those in it, which may still be losing their last process."""
+
+    def is_removed() -> bool:
+        for folder, _, _ in os.walk(group, topdown=False):
+            with suppress(OSError):
+                Path(folder).rmdir()
+        return not group.exists()
+
+    wait_until(is_removed)
+
+
+def _wait_for_boot(nspawn: subprocess.Popen[bytes], console: Path) -> Machine:
+    def is_over() -> bool:
         leader = _leader_of(nspawn.pid)
-        if nspawn.poll() is not None:
-            return True
         if leader is None:
-            return False
-        state = Machine(root, leader).run("systemctl", "is-system-running", check=False).stdout.strip()
+            return nspawn.poll() is not None
+        state = Machine(leader).run("systemctl", "is-system-running", check=False).stdout.strip()
         return state in {"running", "degraded"}
 
-    is_done = wait_until(is_up, _BOOT_TIMEOUT_S)
+    in_time = wait_until(is_over, _BOOT_TIMEOUT_S)
     leader = _leader_of(nspawn.pid)
-    if not is_done or leader is None:
+    if not in_time or leader is None:
         last = console.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         raise CannotBootError(f"a container does not boot here: {' / '.join(last) or 'it says nothing'}")
-    return Machine(root, leader)
+    return Machine(leader)
 
 
 def _power_off(nspawn: subprocess.Popen[bytes]) -> None:
@@ -170,14 +207,14 @@ def _power_off(nspawn: subprocess.Popen[bytes]) -> None:
 
 
 def _leader_of(nspawn_pid: int) -> int | None:
-    """The container's first process: the child of nspawn that is number 1 in a namespace of its own."""
+    """The container's first process once it runs systemd: then it sees the container's files, not this machine's."""
     try:
         children = Path(f"/proc/{nspawn_pid}/task/{nspawn_pid}/children").read_text(encoding="ascii").split()
     except OSError:
         return None
     for child in children:
         numbers = _namespace_pids(Path(f"/proc/{child}/status"))
-        if len(numbers) > 1 and numbers[-1] == 1:
+        if len(numbers) > 1 and numbers[-1] == 1 and _name_of(child) == "systemd":
             return int(child)
     return None
 
@@ -189,6 +226,13 @@ def _namespace_pids(status: Path) -> list[int]:
     except OSError:
         return []
     return next(([int(number) for number in line.split()[1:]] for line in lines if line.startswith("NSpid:")), [])
+
+
+def _name_of(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _same_pid_namespace(pid: int, other: int) -> bool:

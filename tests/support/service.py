@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 UNIT = "edge-agent.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
+HUNG = "edge-agent-hung.service"
 NODE = "door-1"
 USER, PASSWORD = "door", "swordfish"
 INSTALL = ["sh", "/srv/edge-agent/systemd/install.sh"]
@@ -35,7 +36,7 @@ PASSWORD_FILE = "/etc/edge-agent/mqtt-password"
 TIMEOUT_S = 30.0
 # Each change of each object is an event: some dozens a second.
 BUSY = {"confirm_frames": 1, "update_interval_s": 0.05, "lost_after_s": 0.5}
-_NOT_COMPARED = {"dev", "proc", "run", "sys", "tmp", "var/lib/systemd", "var/log", "var/tmp"}
+_NOT_COMPARED = {"dev", "proc", "run", "srv", "sys", "tmp", "var/lib/systemd", "var/log", "var/tmp"}
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,33 @@ class Service:
         os.kill(pid, signal.SIGKILL)
         return killed_s
 
+    def hang_a_copy(self) -> float:
+        """Start a second service of this unit and stop its process with SIGSTOP; returns the moment."""
+        folder = "/etc/edge-agent"
+        self.machine.run("cp", "-p", CONFIG, f"{folder}/hung.yaml")
+        model = {"bundle": "/srv/edge-agent/agent/demo/bundles/shapes", "trusted_keys": ["trusted.pem"]}
+        self.configure(f"{folder}/hung.yaml", node="hung", state_dir="/var/lib/edge-agent-hung", model=model)
+        copy_unit(self.machine, HUNG, f"/opt/edge-agent/venv/bin/edge-agent run --config {folder}/hung.yaml")
+        begin = self.mark()
+        self.machine.run("systemctl", "start", HUNG)
+        self.next_event(begin, node="hung")
+        pid = self.host_pid(HUNG)
+        since_s = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        return since_s
+
     def close(self) -> None:
         """Let go of the broker."""
         self.subscriber.close()
+
+
+def copy_unit(machine: Machine, name: str, program: str) -> None:
+    """A unit that differs from the product's in its program and in the folder of its state."""
+    machine.run("mkdir", "-p", "/run/systemd/system")
+    machine.run("cp", UNIT_PATH, f"/run/systemd/system/{name}")
+    state = f"StateDirectory=\nStateDirectory={name.removesuffix('.service')}\n"
+    machine.write(f"/run/systemd/system/{name}.d/copy.conf", f"[Service]\nExecStart=\nExecStart={program}\n{state}")
+    machine.run("systemctl", "daemon-reload")
 
 
 def is_event(message: Received, node: str = NODE) -> bool:

@@ -50,7 +50,7 @@ def machine(checkout: Path) -> Iterator[Machine]:
         with ThreadPoolExecutor() as pool:
             archive, wheelhouse = pool.submit(minimal_debian, CACHE), pool.submit(wheels, CACHE, "web")
             shared = {"/srv/edge-agent": checkout, "/srv/wheels": wheelhouse.result()}
-            with booted(archive.result(), CACHE, shared) as up:
+            with booted(archive.result(), shared) as up:
                 yield up
     except CannotBootError as err:
         pytest.skip(str(err))
@@ -78,3 +78,16 @@ def service(
     yield service
     service.close()
     broker.stop()
+
+
+@pytest.fixture(scope="session")
+def hung_since_s(service: Service) -> float:
+    """When a second service of the same unit was stopped with SIGSTOP; its watchdog has the other tests' time."""
+    return service.hang_a_copy()
+
+
+@pytest.fixture
+def running(service: Service) -> Service:
+    """The service, active and telling of events."""
+    service.ensure_running()
+    return service
