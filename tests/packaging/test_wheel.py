@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 # Settings of a linter, and what only the training of the demo model reads.
-ONLY_IN_A_CHECKOUT = {"agent/ruff.toml", "build_models/demo/weights.pt", "build_models/demo/training.json"}
+ONLY_IN_A_CHECKOUT = {
+    "agent/ruff.toml",
+    *(f"build_models/demo/{name}" for name in ("weights.pt", "training.json", "classifier.pt", "classifier.json")),
+}
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
 
@@ -48,6 +51,8 @@ def test_every_file_of_the_product_is_in_the_wheel(
 def test_the_demo_is_in_the_wheel(wheel_names: set[str]) -> None:
     assert "agent/demo/bundles/shapes/manifest.json" in wheel_names
     assert "agent/demo/bundles/shapes/manifest.sig" in wheel_names
+    assert "agent/demo/bundles/kinds/manifest.json" in wheel_names
+    assert "agent/web/static/index.html" in wheel_names
     suffixes = {name.rpartition(".")[2] for name in wheel_names if name.startswith("agent/demo/")}
     assert {"yaml", "pem", "onnx", "npz"} <= suffixes
 
