@@ -39,6 +39,7 @@ class FrameStats:
         inference_s: ``session.run`` alone, last frame.
         inference_total_s: the same, of all frames.
         events: events emitted, by type.
+        detections: objects seen in frames, by label.
     """
 
     frames: int = 0
@@ -46,6 +47,7 @@ class FrameStats:
     inference_s: float = 0.0
     inference_total_s: float = 0.0
     events: Counter[str] = field(default_factory=Counter)
+    detections: Counter[str] = field(default_factory=Counter)
 
 
 class Pipeline:
@@ -121,7 +123,7 @@ class Pipeline:
             self._publisher.publish_detections(frame_ref(frame), sighting.objects)
         self._emit(sighting.events)
         self._publisher.set_camera_state(frame.camera_id, sighting.camera_state)
-        self._count(frame, started_s, finished_s)
+        self._count(frame, sighting, started_s, finished_s)
         self.latest[frame.camera_id] = (frame, sighting)
         return sighting
 
@@ -131,7 +133,7 @@ class Pipeline:
             self.stats[event.frame.camera_id].events[event.type] += 1
             log.info("event %s %s id=%s camera=%s", event.type, _subject(event), event_id, event.frame.camera_id)
 
-    def _count(self, frame: Frame, started_s: float, finished_s: float) -> None:
+    def _count(self, frame: Frame, sighting: Sighting, started_s: float, finished_s: float) -> None:
         if self.first_result_s is None:
             self.first_result_s = self._clock.monotonic_s()
         stats = self.stats[frame.camera_id]
@@ -139,6 +141,8 @@ class Pipeline:
         stats.frame_age_s = started_s - frame.captured_monotonic_s
         stats.inference_s = finished_s - started_s
         stats.inference_total_s += finished_s - started_s
+        for each in sighting.objects:
+            stats.detections[each.label] += 1
 
 
 def _subject(event: Event) -> str:

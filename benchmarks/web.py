@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cpu": device.cpu_name,
         "inference threads": physical_cores(),
         "model": app.model.bundle.manifest.name,
-        "inference ms, median": round(statistics.median(b - a for a, b in ages["quiet"]) * 1e3, 2),
+        "start of inference to result ms, median": round(statistics.median(b - a for a, b in ages["quiet"]) * 1e3, 2),
         "camera fps": options.fps,
         "clients": options.clients,
         "answers by status": dict(statuses),

@@ -93,6 +93,7 @@ def _metrics(app: App) -> Iterable[Metric]:
     inference = SummaryMetricFamily("edge_inference_seconds", "Time of one inference.", labels=["camera"])
     age = GaugeMetricFamily("edge_frame_age_seconds", "From capture to inference, last frame.", labels=["camera"])
     events = CounterMetricFamily("edge_events", "Events emitted.", labels=["camera", "type"])
+    seen = CounterMetricFamily("edge_detections", "Objects seen, each in each frame.", labels=["camera", "label"])
     overtaken = app.mailbox.dropped
     for camera_id, capture in app.captures.items():
         stats = app.pipeline.stats[camera_id]
@@ -104,7 +105,9 @@ def _metrics(app: App) -> Iterable[Metric]:
         age.add_metric([camera_id], stats.frame_age_s)
         for type_, count in list(stats.events.items()):
             events.add_metric([camera_id, type_], count)
-    yield from (frames, dropped, errors, up, inference, age, events)
+        for label, count in list(stats.detections.items()):
+            seen.add_metric([camera_id, label], count)
+    yield from (frames, dropped, errors, up, inference, age, events, seen)
     counts = app.publisher.counts()
     yield GaugeMetricFamily("edge_outbox_messages", "Events that wait for the broker.", counts.get("outbox_pending", 0))
     yield GaugeMetricFamily("edge_mqtt_online", "1 while the broker has us connected.", counts.get("mqtt_online", 0))

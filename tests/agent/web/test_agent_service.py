@@ -75,6 +75,7 @@ def test_the_web_shows_what_the_cameras_see(config: Path) -> None:
         assert found["edge_camera_up[('camera', 'yard')]"] == 0
         assert found["edge_inference_seconds_count[('camera', 'door')]"] >= 3
         assert found["edge_events_total[('camera', 'door'), ('type', 'new')]"] == 3
+        assert found["edge_detections_total[('camera', 'door'), ('label', 'cat')]"] >= 6
         assert found["edge_outbox_messages"] >= 3, "the broker is away"
         assert found["edge_mqtt_online"] == 0
         assert ask(port, "/healthz").status == 200
