@@ -126,19 +126,22 @@ def booted(archive: Path, shared: Mapping[str, Path]) -> Iterator[Machine]:
         root = Path(name, "root")
         root.mkdir()
         command = [*_joining(groups), *_in_memory(archive, root), *_nspawn(root, shared)]
-        nspawn = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+        container = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
         try:
-            yield _wait_for_boot(nspawn, Path(name, "console"))
+            yield _wait_for_boot(container, Path(name, "console"))
         finally:
-            _power_off(nspawn)
+            _power_off(container)
             for group in groups:
                 _remove(group)
 
 
 def _in_memory(archive: Path, root: Path) -> list[str]:
-    """The beginning of a command that finds the archive's content at ``root``, and dies with this process."""
+    """The beginning of a command that finds the archive's content at ``root``.
+
+    It and all that it starts die with this process: it becomes the first of a process namespace, which ends with it.
+    """
     script = 'mount -t tmpfs -o mode=755 tmpfs "$2" && tar -C "$2" -xf "$1" && shift 2 && exec "$@"'
-    command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private"]
+    command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     return [*command, "sh", "-c", script, "sh", str(archive), str(root)]
 
 
@@ -181,42 +184,47 @@ def _remove(group: Path) -> None:
     wait_until(is_removed)
 
 
-def _wait_for_boot(nspawn: subprocess.Popen[bytes], console: Path) -> Machine:
+def _wait_for_boot(container: subprocess.Popen[bytes], console: Path) -> Machine:
     def is_over() -> bool:
-        leader = _leader_of(nspawn.pid)
+        leader = _leader_of(container.pid)
         if leader is None:
-            return nspawn.poll() is not None
+            return container.poll() is not None
         state = Machine(leader).run("systemctl", "is-system-running", check=False).stdout.strip()
         return state in {"running", "degraded"}
 
     in_time = wait_until(is_over, _BOOT_TIMEOUT_S)
-    leader = _leader_of(nspawn.pid)
+    leader = _leader_of(container.pid)
     if not in_time or leader is None:
         last = console.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         raise CannotBootError(f"a container does not boot here: {' / '.join(last) or 'it says nothing'}")
     return Machine(leader)
 
 
-def _power_off(nspawn: subprocess.Popen[bytes]) -> None:
-    nspawn.send_signal(signal.SIGTERM)  # which nspawn passes on as a request to power off
+def _power_off(container: subprocess.Popen[bytes]) -> None:
+    for nspawn in _children_of(container.pid):
+        os.kill(nspawn, signal.SIGTERM)  # which it passes on as a request to power off
     try:
-        nspawn.wait(_POWER_OFF_TIMEOUT_S)
+        container.wait(_POWER_OFF_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        nspawn.kill()
-        nspawn.wait()
+        container.kill()
+        container.wait()
 
 
-def _leader_of(nspawn_pid: int) -> int | None:
+def _leader_of(container_pid: int) -> int | None:
     """The container's first process once it runs systemd: then it sees the container's files, not this machine's."""
-    try:
-        children = Path(f"/proc/{nspawn_pid}/task/{nspawn_pid}/children").read_text(encoding="ascii").split()
-    except OSError:
-        return None
-    for child in children:
-        numbers = _namespace_pids(Path(f"/proc/{child}/status"))
-        if len(numbers) > 1 and numbers[-1] == 1 and _name_of(child) == "systemd":
-            return int(child)
+    for nspawn in _children_of(container_pid):
+        for child in _children_of(nspawn):
+            numbers = _namespace_pids(Path(f"/proc/{child}/status"))
+            if len(numbers) > 2 and numbers[-1] == 1 and _name_of(child) == "systemd":
+                return child
     return None
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    except OSError:
+        return []
 
 
 def _namespace_pids(status: Path) -> list[int]:
@@ -228,7 +236,7 @@ def _namespace_pids(status: Path) -> list[int]:
     return next(([int(number) for number in line.split()[1:]] for line in lines if line.startswith("NSpid:")), [])
 
 
-def _name_of(pid: str) -> str:
+def _name_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
     except OSError:
