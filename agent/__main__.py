@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from importlib import import_module
 
 from agent import __version__
 from agent.errors import EdgeAgentError
+from agent.ops.log import journal_prefix
 
 _EXAMPLES = """examples:
   edge-agent demo --seconds 20                  everything at once, nothing to prepare
@@ -31,8 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         code = int(getattr(import_module(module), function)(args))
         sys.stdout.flush()
     except EdgeAgentError as err:
+        priority = journal_prefix(logging.ERROR, sys.stderr, os.environ)
         for line in str(err).splitlines():
-            print(f"edge-agent: {line}", file=sys.stderr)
+            print(f"{priority}edge-agent: {line}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
         return 130

@@ -118,10 +118,10 @@ class App:
         self._thread.start()
         for capture in self.captures.values():
             capture.start()
-        self._supervisor.ready(
-            f"node {self.node}, model {self.model.bundle.manifest.name}, {len(self.captures)} cameras"
-        )
-        log.info("agent %s runs as node %s: %d cameras", __version__, self.node, len(self.captures))
+        count = len(self.captures)
+        cameras = f"{count} camera{'s' if count > 1 else ''}"
+        self._supervisor.ready(f"node {self.node}, model {self.model.bundle.manifest.name}, {cameras}")
+        log.info("agent %s runs as node %s: %s", __version__, self.node, cameras)
 
     def watch(self, stop: threading.Event, each_turn: Callable[[], None] = lambda: None) -> None:
         """Supervise until ``stop`` is set or every camera's source has ended.

@@ -181,10 +181,13 @@ class _Substitution:
                 content = file.read(_MAX_SECRET_BYTES + 1)
             if len(content) > _MAX_SECRET_BYTES:
                 raise ConfigError(f"expected at most {_MAX_SECRET_BYTES // 1024} KiB in {path}, got more")
-            return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+            text = content.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except (OSError, UnicodeDecodeError) as err:
             reason = err.strerror if isinstance(err, OSError) else "no UTF-8"
             raise ConfigError(f"expected readable text in {path}, got: {reason}") from err
+        if not text:  # as a credential is that has no file of its own
+            raise ConfigError(f"expected a text in {path}, it is empty; write it there")
+        return text
 
 
 def _error(path: Path, problems: list[Problem]) -> ConfigError:

@@ -40,6 +40,11 @@ def configure_logging(
     root.setLevel(level.upper())
 
 
+def journal_prefix(level: int, stream: TextIO, environ: Mapping[str, str]) -> str:
+    """The priority before a line that is written without a logger; empty where the journal does not read it."""
+    return f"<{_priority_of(level)}>" if _is_journal(stream, environ) else ""
+
+
 class _JournalFormatter(logging.Formatter):
     """Every line begins with ``<N>``, the syslog priority: a traceback's lines too."""
 

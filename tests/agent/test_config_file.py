@@ -254,6 +254,7 @@ def test_a_files_content_is_put_in_without_its_last_line_end(tmp_path: Path) -> 
         ("${A", "got ${ without }"),
         ("${file:/nowhere/secret}", "expected a file /nowhere/secret, there is none"),
         ("${file:.}", "there is none"),
+        ("${file:empty}", "it is empty"),
         ("${file:big}", "expected at most 64 KiB"),
         ("${file:binary}", "no UTF-8"),
         ("${file:nul}", "got a NUL character"),
@@ -261,6 +262,7 @@ def test_a_files_content_is_put_in_without_its_last_line_end(tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_put_in_is_a_problem_at_its_place(value: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
     (tmp_path / "big").write_bytes(b"x" * 70_000)
     (tmp_path / "binary").write_bytes(b"\xff")
     (tmp_path / "nul").write_bytes(b"\0")

@@ -37,7 +37,7 @@ def test_it_is_ready_within_three_seconds(running: Service) -> None:
     assert running.first_start_s <= READY_S
     assert again_s <= READY_S
     assert running.machine.show(UNIT, "ActiveState") == "active"
-    assert f"node {NODE}, model demo-shapes, 1 cameras" in running.machine.show(UNIT, "StatusText")
+    assert f"node {NODE}, model demo-shapes, 1 camera" in running.machine.show(UNIT, "StatusText")
 
 
 def test_it_runs_in_its_sandbox(running: Service) -> None:
@@ -117,7 +117,7 @@ def test_the_journal_reads_well(running: Service) -> None:
     odd = [message for message in messages if not re.match(r"(agent\.[a-z_.]+|edge-agent): \S", message)]
     assert odd == []
     assert {entry["PRIORITY"] for entry in entries if ": event " in entry["MESSAGE"]} == {"6"}
-    assert any(f"runs as node {NODE}: 1 cameras" in message for message in messages)
+    assert any(f"runs as node {NODE}: 1 camera" in message for message in messages)
 
 
 def test_a_refused_password_is_a_warning_in_the_journal(service: Service) -> None:

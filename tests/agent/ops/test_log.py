@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 import pytest
 
-from agent.ops.log import configure_logging
+from agent.ops.log import configure_logging, journal_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +99,12 @@ def test_under_journald_every_line_begins_with_its_priority(tmp_path: Path) -> N
         "<2>agent.test: two",
         "<2>lines",
     ]
+
+
+def test_lines_without_a_logger_carry_a_priority_only_for_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w") as stream:
+        assert journal_prefix(logging.ERROR, stream, journal_of(stream)) == "<3>"
+        assert journal_prefix(logging.ERROR, stream, {}) == ""
 
 
 def test_json_stays_json_under_journald(tmp_path: Path) -> None:
