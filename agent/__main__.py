@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_model(commands)
     _add_config(commands)
+    _add_health(commands)
     return parser
 
 
@@ -157,6 +158,15 @@ def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "schema", help="print the JSON Schema, for editors", description="Print the JSON Schema of agent.yaml."
     )
     schema.set_defaults(handler=("agent.config_command", "schema"))
+
+
+def _add_health(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    health = commands.add_parser(
+        "health",
+        help="for a container's health check",
+        description="Say whether every loop of the running agent turns; exit 1 when not.",
+    )
+    health.set_defaults(handler=("agent.ops.health", "run"))
 
 
 if __name__ == "__main__":
