@@ -12,7 +12,6 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from agent import __version__
@@ -29,6 +28,7 @@ from agent.parts import activate_model, make_outbox, make_pipeline, make_publish
 from agent.tasks import make_watcher
 from agent.turns import Turns
 from agent.vision.opencv_setup import set_up_opencv
+from agent.web.server import SILENCE_LIMIT_S, WebServer, require_web_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from agent.delivery.outbox import Outbox
     from agent.frame import Frame
     from agent.tasks import Sighting
-    from agent.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,6 @@ STOP_TIMEOUT_S = 5.0
 _TURN_S = 0.2
 _INFERENCE_LIMIT_S = 60.0
 _DISK_LIMIT_S = 120.0  # an SD card may take half a minute for one write
-_WEB_LIMIT_S = 60.0
 _WEB_DELAY_S = 2.0
 _NETWORK_LIMIT_S = 180.0  # so may a name's resolution, and a TLS handshake after it
 _JOIN_TIMEOUT_S = 3.0
@@ -152,8 +150,8 @@ class App:
         if self._started_s is not None:
             self._stop_frames()
             self._publish_camera_health()
-        if self.web is not None:
-            self.web.stop(_JOIN_TIMEOUT_S)
+        if self.web is not None and not self.web.stop(_JOIN_TIMEOUT_S):
+            log.warning("left behind, still busy after %g s: web", _JOIN_TIMEOUT_S)
         if not self.publisher.stop(STOP_TIMEOUT_S):
             log.warning("the broker has not taken all events; the rest waits for the next start")
         if self._outbox is not None:
@@ -200,17 +198,10 @@ class App:
     def _make_web(self) -> WebServer | None:
         if self.config.web is None:
             return None
-        try:
-            from agent.web.agent_service import service_of
-            from agent.web.server import WebServer
+        with self._blaming("web"):
+            require_web_extra()
+        from agent.web.agent_service import service_of
 
-            import_module("fastapi")
-            import_module("uvicorn")
-        except ModuleNotFoundError as err:
-            raise ConfigError(
-                f"{self._loaded.locate('web')}: web: needs the web extra, {err.name} is missing; "
-                "run pip install 'edge-agent[web]', or remove the section"
-            ) from err
         with self._blaming("web.port"):
             return WebServer(service_of(self), self.config.web)
 
@@ -280,7 +271,7 @@ class App:
             heartbeats.append(Heartbeat("outbox", partial(getattr, self._outbox, "heartbeat_s"), _DISK_LIMIT_S))
             heartbeats.append(Heartbeat("mqtt", partial(getattr, self.publisher, "heartbeat_s"), _NETWORK_LIMIT_S))
         if self.web is not None:
-            heartbeats.append(Heartbeat("web", partial(getattr, self.web, "heartbeat_s"), _WEB_LIMIT_S))
+            heartbeats.append(Heartbeat("web", partial(getattr, self.web, "heartbeat_s"), SILENCE_LIMIT_S))
         return heartbeats
 
     def _check_inference(self) -> None:

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from agent.camera.source import SCHEMES, kind_of
 
 SLUG_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_HEADER_PATTERN = r"^[\x21-\x7e]+$"  # what an HTTP header can carry unchanged
 TOPIC_PATTERN = r"^[^#+\x00/]+(/[^#+\x00/]+)*$"
 
 
@@ -192,7 +193,7 @@ class WebConfig(Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; another than this needs a token")
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(8080, description="its port; 0: a free one, told in the log")
-    token: Annotated[str, Field(min_length=16)] | None = Field(
+    token: Annotated[str, Field(min_length=16, pattern=_HEADER_PATTERN)] | None = Field(
         None, description="who knows it gets in: write ${file:/path} or ${VAR} rather than the word", repr=False
     )
     max_upload_mib: Annotated[int, Field(ge=1, le=64)] = Field(

@@ -19,8 +19,8 @@ from agent.app import App
 from agent.config import DetectionsConfig
 from agent.config_file import LoadedConfig, load_config
 from agent.errors import ConfigError
+from agent.ops.health import supervisor_for
 from agent.ops.log import configure_logging
-from agent.ops.systemd import Supervisor
 
 if TYPE_CHECKING:
     import argparse
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 def run_service(loaded: LoadedConfig, *, dry_run: bool) -> int:
     """Run until a signal or until every source has ended."""
     end_at_once_on_signals()
-    app = App(loaded, dry_run=dry_run, supervisor=Supervisor(os.environ))
+    app = App(loaded, dry_run=dry_run, supervisor=supervisor_for(os.environ))
     stop = stop_event()
     try:
         app.start()

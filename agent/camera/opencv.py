@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
 
+_PASSING_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE}  # not the configuration's fault
 _PICTURE_RATE_HZ = 10.0  # a repeated picture
 _FALLBACK_RATE_HZ = 25.0  # a video that does not know its own
 _STREAMS_THAT_LOOK_LIKE_PICTURES = {".mjpg", ".mjpeg"}  # JPEGs end to end
@@ -176,6 +178,8 @@ class _File:
             with self._path.open("rb"):
                 pass
         except OSError as err:
+            if err.errno in _PASSING_ERRORS:
+                raise CameraError(f"{self._path}: cannot be opened for now: {err.strerror}") from err
             raise ConfigError(
                 f"{self._path}: expected a readable video or picture file, got: {err.strerror}; correct the path"
             ) from err

@@ -33,10 +33,6 @@ class Supervisor:
         """The service has started; ``status`` is what ``systemctl status`` shows."""
         self._send(f"READY=1\nSTATUS={status}")
 
-    def status(self, status: str) -> None:
-        """Another line for ``systemctl status``."""
-        self._send(f"STATUS={status}")
-
     def alive(self) -> None:
         """Every loop turns; after ``WatchdogSec`` without this the service is killed and started again."""
         self._send("WATCHDOG=1")

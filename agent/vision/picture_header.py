@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Format = Literal["jpeg", "png", "webp"]
 
 _NAMES = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP"}
-_MAX_SIDE = 65_535
+_MAX_SIDE = 65_500  # what a JPEG can hold: the picture may be drawn on and sent back
 _MAX_SEGMENTS = 65_536  # walking them takes tens of milliseconds; real files have tens to thousands
 _MAX_SCANS = 64  # real progressive JPEGs have about ten; an empty one costs 42 bytes and, at 25 megapixels, 10 ms
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 
 from agent.config import is_loopback
 from agent.web.problem import Problem
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # probes have no secrets
+_SHIELD = {"Cross-Origin-Resource-Policy": "same-origin", "X-Content-Type-Options": "nosniff"}
 
 
 class Access:
@@ -31,8 +31,14 @@ class Access:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._judge(scope) if scope["type"] == "http" else None
-        await (self._app if problem is None else problem.response())(scope, receive, send)
+        problem = self._judge(scope)
+
+        async def send_shielded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_SHIELD)
+            await send(message)
+
+        await (self._app if problem is None else problem.response())(scope, receive, send_shielded)
 
     def _judge(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
@@ -40,6 +46,9 @@ class Access:
             return None
         if self._token is None:
             host = _host_of(headers.get("host", ""))
+            if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+                detail = "another site's page may not use this one; open it by itself, or set web.token"
+                return Problem(HTTPStatus.FORBIDDEN, detail)
             if is_loopback(host):
                 return None
             return Problem(
@@ -60,7 +69,7 @@ def _host_of(header: str) -> str:
     """The name in a Host header, without port and brackets."""
     if header.startswith("["):
         return header[1:].partition("]")[0]
-    return header.rpartition(":")[0] if ":" in header else header
+    return (header.rpartition(":")[0] if ":" in header else header).rstrip(".").lower()
 
 
 def _secrets_in(headers: Headers) -> list[str]:
@@ -71,5 +80,5 @@ def _secrets_in(headers: Headers) -> list[str]:
         return []
     try:
         return [base64.b64decode(value, validate=True).decode().partition(":")[2]]
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # what binascii and the codecs raise is one, and what is no ASCII
         return []

@@ -109,8 +109,9 @@ def _metrics(app: App) -> Iterable[Metric]:
             seen.add_metric([camera_id, label], count)
     yield from (frames, dropped, errors, up, inference, age, events, seen)
     counts = app.publisher.counts()
-    yield GaugeMetricFamily("edge_outbox_messages", "Events that wait for the broker.", counts.get("outbox_pending", 0))
-    yield GaugeMetricFamily("edge_mqtt_online", "1 while the broker has us connected.", counts.get("mqtt_online", 0))
-    delivered = counts.get("events_delivered", 0)
-    yield CounterMetricFamily("edge_events_delivered", "Events that the broker has taken.", delivered)
-    yield CounterMetricFamily("edge_events_lost", "Events dropped for want of space.", counts.get("events_dropped", 0))
+    if not counts:  # nothing is delivered in a dry run
+        return
+    yield GaugeMetricFamily("edge_outbox_messages", "Events that wait for the broker.", counts["outbox_pending"])
+    yield GaugeMetricFamily("edge_mqtt_online", "1 while the broker has us connected.", counts["mqtt_online"])
+    yield CounterMetricFamily("edge_events_delivered", "Events that the broker has taken.", counts["events_delivered"])
+    yield CounterMetricFamily("edge_events_lost", "Events dropped for want of space.", counts["events_dropped"])

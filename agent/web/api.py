@@ -17,6 +17,7 @@ from agent import __version__
 from agent.web.access import OPEN_PATHS, Access
 from agent.web.camera_routes import camera_routes
 from agent.web.infer_routes import infer_routes
+from agent.web.openapi_texts import NO_TOKEN, NOT_FROM_HERE
 from agent.web.probe_routes import probe_routes
 from agent.web.problem import Problem
 
@@ -30,17 +31,23 @@ if TYPE_CHECKING:
 STATIC = Path(__file__).with_name("static")
 _DESCRIPTION = "Inference on pictures, live pictures of cameras, health and metrics of an edge-agent."
 # Everything a page needs comes from here: a device may have no way to the internet, and no page tells others of it.
-_FRESH = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
+_PAGE_HEADERS = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
 
 log = logging.getLogger(__name__)
 
 
 def make_api(service: Service, config: WebConfig, workers: Workers) -> FastAPI:
     """The application with all of its routes; ``workers`` are closed by whoever made them."""
-    api = FastAPI(title="edge-agent", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
-    if config.token is not None:
-        _describe_token(api)
+    api = FastAPI(
+        title="edge-agent",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _describe_access(api, has_token=config.token is not None)
     api.add_middleware(Access, token=config.token)
     for exception, handler in _HANDLERS.items():
         api.add_exception_handler(exception, handler)
@@ -50,10 +57,12 @@ def make_api(service: Service, config: WebConfig, workers: Workers) -> FastAPI:
         api.include_router(camera_routes(service.cameras, config, workers))
     api.mount("/static", _Static(directory=STATIC), name="static")
 
+    @api.head("/", include_in_schema=False)
     @api.get("/", include_in_schema=False)
     async def index() -> Response:
         return _page("index.html")
 
+    @api.head("/docs", include_in_schema=False)
     @api.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return _page("docs.html")
@@ -66,29 +75,33 @@ class _Static(StaticFiles):
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
-        response.headers.update(_FRESH)
+        response.headers.update(_PAGE_HEADERS)
         return response
 
 
 def _page(name: str) -> Response:
-    return FileResponse(STATIC / name, headers={"Content-Security-Policy": _POLICY, **_FRESH})
+    return FileResponse(STATIC / name, headers=_PAGE_HEADERS)
 
 
-def _describe_token(api: FastAPI) -> None:
-    """Say in the OpenAPI description that every route but the probes wants the token."""
+def _describe_access(api: FastAPI, *, has_token: bool) -> None:
+    """Say in the OpenAPI description that every route but the probes wants the token, or a request from here."""
     described = api.openapi
+    schemes = {"token": {"type": "http", "scheme": "bearer"}, "password": {"type": "http", "scheme": "basic"}}
 
-    def with_token() -> dict[str, Any]:
+    def with_access() -> dict[str, Any]:
         document = described()
-        schemes = {"token": {"type": "http", "scheme": "bearer"}, "password": {"type": "http", "scheme": "basic"}}
-        document.setdefault("components", {})["securitySchemes"] = schemes
-        document["security"] = [{name: []} for name in schemes]
-        for path in OPEN_PATHS:
-            for operation in document["paths"][path].values():
-                operation["security"] = []
+        if has_token:
+            document.setdefault("components", {})["securitySchemes"] = schemes
+            document["security"] = [{name: []} for name in schemes]
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                if path not in OPEN_PATHS:
+                    operation["responses"].update(NO_TOKEN if has_token else NOT_FROM_HERE)
+                elif has_token:
+                    operation["security"] = []
         return document
 
-    api.openapi = with_token  # type: ignore[method-assign]
+    api.openapi = with_access  # type: ignore[method-assign]
 
 
 async def _on_problem(_: Request, problem: Exception) -> Response:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Path, Query, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from agent.web.live import LivePictures
+from agent.web.live_stream import LiveStream
 from agent.web.openapi_texts import CAMERAS, SNAPSHOT, STREAM
 from agent.web.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from agent.config import WebConfig
     from agent.web.service import Cameras
     from agent.web.workers import Workers
 
 _MOST_STREAMS = 16
-_BOUNDARY = "frame"
-_STREAM_TYPE = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 _NO_STORE = {"Cache-Control": "no-store"}
 _CameraId = Annotated[str, Path(description="the camera's name in the configuration", examples=["door"])]
 _Boxes = Annotated[bool, Query(description="draw what was seen")]
@@ -52,48 +48,37 @@ def camera_routes(cameras: Cameras, config: WebConfig, workers: Workers) -> APIR
     async def snapshot(camera_id: _CameraId, *, boxes: _Boxes = True) -> Response:
         """The last frame that went through the model, in the camera's own size."""
         _known(cameras, camera_id)
-        picture = await workers.picture(pictures.snapshot, camera_id, boxes=boxes)
-        latest = cameras.latest(camera_id)
-        if picture is None or latest is None:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"camera {camera_id} has given no frame yet; /api/v1/cameras tells its health",
-                {"Retry-After": "1"},
-            )
-        age_ms = (time.monotonic() - latest[0].captured_monotonic_s) * 1e3
-        headers = {**_NO_STORE, "X-Frame-Id": str(picture[0]), "X-Frame-Age-Ms": f"{age_ms:.0f}"}
-        return Response(picture[1], media_type="image/jpeg", headers=headers)
+        picture = await workers.live.do(pictures.snapshot, camera_id, boxes=boxes)
+        if picture is None:
+            detail = f"camera {camera_id} has given no frame yet; /api/v1/cameras tells its health"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"})
+        age_ms = (time.monotonic() - picture.captured_s) * 1e3
+        headers = {**_NO_STORE, "X-Frame-Id": str(picture.frame_id), "X-Frame-Age-Ms": f"{age_ms:.0f}"}
+        return Response(picture.jpeg, media_type="image/jpeg", headers=headers)
 
     @router.get(
         "/{camera_id}/stream.mjpg",
         summary="A camera's live pictures",
         operation_id="stream",
         responses=STREAM,
-        response_class=StreamingResponse,
+        response_class=Response,
     )
-    async def stream(camera_id: _CameraId, *, boxes: _Boxes = True) -> StreamingResponse:
+    async def stream(camera_id: _CameraId, *, boxes: _Boxes = True) -> LiveStream:
         """Live pictures as multipart/x-mixed-replace, which browsers show in an `img`."""
         _known(cameras, camera_id)
         if len(watched) >= _MOST_STREAMS:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{_MOST_STREAMS} streams are watched already; close one", _NO_STORE
-            )
-        return StreamingResponse(parts(camera_id, boxes=boxes), media_type=_STREAM_TYPE, headers=_NO_STORE)
-
-    async def parts(camera_id: str, *, boxes: bool) -> AsyncIterator[bytes]:
+            detail = f"{_MOST_STREAMS} streams are watched already; close one"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "5"})
         viewer = object()
         watched.add(viewer)
-        shown_id = None
-        try:
-            while True:
-                began_s = time.monotonic()
-                picture = await workers.picture(pictures.streamed, camera_id, boxes=boxes)
-                if picture is not None and picture[0] != shown_id:
-                    shown_id, jpeg = picture
-                    yield _part(jpeg)
-                await asyncio.sleep(max(0.0, 1 / config.stream_fps - (time.monotonic() - began_s)))
-        finally:
-            watched.discard(viewer)
+
+        async def next_picture() -> tuple[int, bytes] | None:
+            picture = await workers.live.do(pictures.streamed, camera_id, boxes=boxes)
+            return None if picture is None else (picture.frame_id, picture.jpeg)
+
+        return LiveStream(
+            next_picture, 1 / config.stream_fps, lambda: workers.closing, lambda: watched.discard(viewer), _NO_STORE
+        )
 
     return router
 
@@ -101,8 +86,3 @@ def camera_routes(cameras: Cameras, config: WebConfig, workers: Workers) -> APIR
 def _known(cameras: Cameras, camera_id: str) -> None:
     if camera_id not in cameras.ids:
         raise Problem(HTTPStatus.NOT_FOUND, f"no camera {camera_id!r}; there are: {', '.join(cameras.ids)}")
-
-
-def _part(jpeg: bytes) -> bytes:
-    head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-    return b"%b%b\r\n" % (head.encode(), jpeg)

@@ -1,10 +1,12 @@
 """Models and inference: which there are, and what a picture shows.
 
-upload -> header checked -> decoded -> a guest's turn at inference -> JSON, or the picture with what was seen
+upload -> header checked -> room for its pixels -> decoded -> a guest's turn at inference
+-> JSON, or the picture with what was seen in it
 """
 
 from __future__ import annotations
 
+import difflib
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,22 +16,30 @@ from fastapi.responses import JSONResponse
 
 from agent.annotate import annotated
 from agent.errors import PictureError
-from agent.vision.picture_file import TooManyPixelsError, UnknownFormatError, decode_picture
+from agent.vision.picture_file import TooManyPixelsError, UnknownFormatError, decode_picture, inspect_picture
 from agent.web.answer import answer_of
+from agent.web.budget import Budget
 from agent.web.live import encode_jpeg
 from agent.web.openapi_texts import INFER, MODELS
 from agent.web.problem import Problem
 from agent.web.uploads import Uploads
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from agent.config import WebConfig
+    from agent.tasks import Sighting
+    from agent.vision.picture_file import PictureInfo
     from agent.web.service import Served, Service
     from agent.web.workers import Workers
 
 _MIB = 1024 * 1024
+_CHANNELS = 3
+_DECODED_PICTURES = 2  # of the largest size, in memory at once; more wait their turn
+_ARGUMENTS = ("model", "annotate", "score_threshold")
 _FORMATS = ("image/jpeg", "image/png", "image/webp")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -52,6 +62,7 @@ def infer_routes(service: Service, config: WebConfig, workers: Workers) -> APIRo
     router = APIRouter(prefix="/api/v1", tags=["models"])
     uploads = Uploads(config.max_upload_mib * _MIB)
     max_pixels = round(config.max_megapixels * 1e6)
+    decoded = Budget(_DECODED_PICTURES * _CHANNELS * max_pixels)
 
     @router.get("/models", summary="Which models there are", operation_id="models", responses=MODELS)
     async def models() -> JSONResponse:
@@ -84,25 +95,54 @@ def infer_routes(service: Service, config: WebConfig, workers: Workers) -> APIRo
         score_threshold: Annotated[float | None, Query(ge=0, le=1, description="instead of the configured one")] = None,
     ) -> Response:
         """What one picture shows: JPEG, PNG or WebP, as the body itself or as the file of a form."""
+        _refuse_unknown(request)
         served = _chosen(service, model)
-        async with uploads.picture(request) as content:
-            image_bgr = await workers.picture(_decoded, content, max_pixels)
-        prediction = await workers.inference(served.predictor, image_bgr, score_threshold)
-        if annotate:
-            labels = served.predictor.model.bundle.manifest.labels
-            jpeg = await workers.picture(lambda: encode_jpeg(annotated(image_bgr, prediction.sighting, labels)))
-            return Response(jpeg, media_type="image/jpeg")
-        height, width = image_bgr.shape[:2]
-        return JSONResponse(answer_of(prediction, (width, height), served.origin, time.time_ns() // 1_000_000))
+        async with uploads.taken(request) as upload:
+            content = await workers.pictures.do(upload.picture)
+            info = await workers.pictures.do(_inspected, content, max_pixels)
+            copies = 2 if annotate else 1
+            async with decoded.reserved(copies * _CHANNELS * info.width * info.height):
+                image_bgr = await workers.pictures.do(_decoded, content, max_pixels)
+                prediction = await workers.inference.do(served.predictor, image_bgr, score_threshold)
+                if annotate:
+                    labels = served.predictor.model.bundle.manifest.labels
+                    jpeg = await workers.pictures.do(_drawn, image_bgr, prediction.sighting, labels)
+                    return Response(jpeg, media_type="image/jpeg")
+                height, width = image_bgr.shape[:2]
+                return JSONResponse(answer_of(prediction, (width, height), served.origin, time.time_ns() // 1_000_000))
 
     return router
+
+
+def _refuse_unknown(request: Request) -> None:
+    """A misspelt argument would be left out in silence."""
+    for name in request.query_params:
+        if name not in _ARGUMENTS:
+            close = difflib.get_close_matches(name, _ARGUMENTS, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"there are: {', '.join(_ARGUMENTS)}"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"no argument {name!r}; {advice}")
+
+
+def _inspected(content: bytes, max_pixels: int) -> PictureInfo:
+    try:
+        return inspect_picture(content, max_pixels)
+    except PictureError as err:
+        raise _refusal(err) from err
 
 
 def _decoded(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
     try:
         return decode_picture(content, max_pixels)
     except PictureError as err:
-        raise Problem(_STATUS_OF.get(type(err), HTTPStatus.UNPROCESSABLE_ENTITY), str(err)) from err
+        raise _refusal(err) from err
+
+
+def _refusal(err: PictureError) -> Problem:
+    return Problem(_STATUS_OF.get(type(err), HTTPStatus.UNPROCESSABLE_ENTITY), str(err))
+
+
+def _drawn(image_bgr: NDArray[np.uint8], sighting: Sighting, labels: Sequence[str]) -> bytes:
+    return encode_jpeg(annotated(image_bgr, sighting, labels))
 
 
 def _chosen(service: Service, name: str | None) -> Served:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 
@@ -17,32 +17,41 @@ if TYPE_CHECKING:
 _QUALITY = 80
 
 
+class LivePicture(NamedTuple):
+    """A frame as JPEG: its id, the monotonic time of its capture, and the file."""
+
+    frame_id: int
+    captured_s: float
+    jpeg: bytes
+
+
 class LivePictures:
     """Used by one thread; the newest picture of each camera and kind is kept for others who want the same."""
 
     def __init__(self, cameras: Cameras, stream_width: int) -> None:
         self._cameras = cameras
         self._stream_width = stream_width
-        self._newest: dict[tuple[str, bool, bool], tuple[int, bytes]] = {}
+        self._newest: dict[tuple[str, bool, bool], LivePicture] = {}
 
-    def snapshot(self, camera_id: str, *, boxes: bool) -> tuple[int, bytes] | None:
-        """The frame's id and its JPEG in the camera's own size; None while there is no frame."""
+    def snapshot(self, camera_id: str, *, boxes: bool) -> LivePicture | None:
+        """The last frame in the camera's own size; None while there is none."""
         return self._picture(camera_id, boxes=boxes, scaled=False)
 
-    def streamed(self, camera_id: str, *, boxes: bool) -> tuple[int, bytes] | None:
+    def streamed(self, camera_id: str, *, boxes: bool) -> LivePicture | None:
         """The same, scaled down to the width of streams."""
         return self._picture(camera_id, boxes=boxes, scaled=True)
 
-    def _picture(self, camera_id: str, *, boxes: bool, scaled: bool) -> tuple[int, bytes] | None:
+    def _picture(self, camera_id: str, *, boxes: bool, scaled: bool) -> LivePicture | None:
         latest = self._cameras.latest(camera_id)
         if latest is None:
             return None
         frame, sighting = latest
         key = (camera_id, boxes, scaled)
         newest = self._newest.get(key)
-        if newest is None or newest[0] != frame.id:
+        if newest is None or newest.captured_s != frame.captured_monotonic_s:
             image = annotated(frame.image_bgr, sighting, self._cameras.labels) if boxes else frame.image_bgr
-            newest = self._newest[key] = (frame.id, encode_jpeg(self._fitted(image) if scaled else image))
+            jpeg = encode_jpeg(self._fitted(image) if scaled else image)
+            newest = self._newest[key] = LivePicture(frame.id, frame.captured_monotonic_s, jpeg)
         return newest
 
     def _fitted(self, image_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import psutil
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class ServiceCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """The figures of this moment."""
         yield self._models()
+        yield self._requests()
         yield _temperatures()
         yield from self._service.metrics()
 
@@ -38,12 +40,21 @@ class ServiceCollector(Collector):
             info.add_metric(values, 1)
         return info
 
+    def _requests(self) -> Metric:
+        family = SummaryMetricFamily("edge_web_inference_seconds", "Inferences for the web API.", labels=["model"])
+        for name, served in self._service.models.items():
+            family.add_metric([name], served.predictor.runs, served.predictor.inference_total_s)
+        return family
+
 
 def _temperatures() -> Metric:
     family = GaugeMetricFamily(
         "edge_device_temperature_celsius", "Temperatures that the device measures.", labels=["zone"]
     )
+    told: Counter[str] = Counter()
     for chip, readings in psutil.sensors_temperatures().items():
-        for index, reading in enumerate(readings):
-            family.add_metric([reading.label or (f"{chip}_{index}" if len(readings) > 1 else chip)], reading.current)
+        for reading in readings:
+            zone = f"{chip}_{reading.label}" if reading.label else chip
+            told[zone] += 1
+            family.add_metric([zone if told[zone] == 1 else f"{zone}_{told[zone]}"], reading.current)
     return family

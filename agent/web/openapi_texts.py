@@ -177,3 +177,9 @@ METRICS: Responses = {
         },
     }
 }
+
+NO_TOKEN = {"401": _refusal(HTTPStatus.UNAUTHORIZED, "expected the token")}
+NOT_FROM_HERE = {
+    "403": _refusal(HTTPStatus.FORBIDDEN, "another site's page may not use this one"),
+    "421": _refusal(HTTPStatus.MISDIRECTED_REQUEST, "expected a request for localhost or 127.0.0.1"),
+}

@@ -27,6 +27,7 @@ def probe_routes(service: Service) -> APIRouter:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="Is it alive", operation_id="alive", responses=ALIVE)
     async def alive() -> JSONResponse:
         """200 while every loop turns; else 503 with the ones that hang."""
@@ -35,6 +36,7 @@ def probe_routes(service: Service) -> APIRouter:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "; ".join(silent.values()))
         return JSONResponse({"status": "ok"})
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", summary="Is it ready", operation_id="ready", responses=READY)
     async def ready() -> JSONResponse:
         """200 once results come; else 503 with what is missing."""
@@ -43,6 +45,7 @@ def probe_routes(service: Service) -> APIRouter:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, missing, {"Retry-After": "1"})
         return JSONResponse({"status": "ready"})
 
+    @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", summary="Its figures", operation_id="metrics", response_class=Response, responses=METRICS)
     def metrics() -> Response:
         """Figures for Prometheus."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,15 +15,15 @@ from agent.config import DetectConfig, RuntimeConfig, Section, WebConfig
 from agent.errors import ConfigError, FatalError
 from agent.model.activate import activate
 from agent.model.canary import Canary
+from agent.ops.health import supervisor_for
 from agent.ops.log import configure_logging
-from agent.ops.systemd import Supervisor
 from agent.ops.watchdog import Heartbeat, Watchdog
 from agent.parts import origin_of, session_options
 from agent.predict import Predictor
 from agent.run_command import end_at_once_on_signals, stop_event
 from agent.turns import Turns
 from agent.vision.opencv_setup import set_up_opencv
-from agent.web.server import SILENCE_LIMIT_S, WebServer
+from agent.web.server import SILENCE_LIMIT_S, WebServer, require_web_extra
 from agent.web.service import Served, Service
 
 if TYPE_CHECKING:
@@ -41,25 +42,35 @@ def run(args: argparse.Namespace) -> int:
     """Verify and load the bundles, then serve until SIGTERM or SIGINT."""
     end_at_once_on_signals()
     configure_logging(args.log_level, "text", sys.stderr, os.environ)
+    require_web_extra()
     set_up_opencv()
     config = _web_config(args)
     models = _models(args)
     server = WebServer(Service(models), config)
-    supervisor = Supervisor(os.environ)
-    heartbeat = Heartbeat("web", lambda: server.heartbeat_s, SILENCE_LIMIT_S)
-    watchdog = Watchdog([heartbeat], supervisor, time.monotonic)
+    supervisor = supervisor_for(os.environ)
+    signs_s = {"web": lambda: server.heartbeat_s}
+    signs_s |= {f"model {name}": partial(_last_sign_s, each.predictor) for name, each in models.items()}
+    heartbeats = [Heartbeat(name, last_s, SILENCE_LIMIT_S) for name, last_s in signs_s.items()]
+    watchdog = Watchdog(heartbeats, supervisor, time.monotonic)
     stop = stop_event()
     server.start()
     supervisor.ready(f"serving {', '.join(models)}")
     try:
         while not stop.wait(_TURN_S):
             watchdog.turn()
+            if watchdog.silent():
+                raise FatalError("; ".join(watchdog.silent().values()))
             if server.failure is not None:
                 raise FatalError(f"the web server died: {server.failure}") from server.failure
     finally:
         supervisor.stopping()
         server.stop(_STOP_TIMEOUT_S)
     return 0
+
+
+def _last_sign_s(predictor: Predictor) -> float:
+    """When the inference under way began; now, while none is."""
+    return predictor.began_s or time.monotonic()
 
 
 def _web_config(args: argparse.Namespace) -> WebConfig:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, FatalError
 
 if TYPE_CHECKING:
     import uvicorn
 
     from agent.config import WebConfig
     from agent.web.service import Service
+    from agent.web.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +46,12 @@ class WebServer:
         self._service, self._config = service, config
         self._listener = _listen(config.host, config.port)
         self.port: int = self._listener.getsockname()[1]
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{self.port}/"  # noqa: S104 - compared
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 - compared
+        self.url = f"http://{f'[{here}]' if ':' in here else here}:{self.port}/"
         self.heartbeat_s = time.monotonic()
         self.failure: Exception | None = None
         self._server: uvicorn.Server | None = None
+        self._workers: Workers | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
@@ -64,6 +68,8 @@ class WebServer:
     def stop(self, timeout_s: float) -> bool:
         """End the server; False when it is still at work after the timeout: call again to wait longer."""
         self._stopping = True
+        if self._workers is not None:
+            self._workers.closing = True  # streams end
         if self._server is not None:
             self._server.should_exit = True
         if self._thread.ident is not None:
@@ -74,42 +80,73 @@ class WebServer:
         return True
 
     def _run(self) -> None:
-        # Imported here: it takes as long as the rest of the start, and the first frame need not wait for it.
-        import uvicorn
-
-        from agent.web.api import make_api
-        from agent.web.workers import Workers
-
-        workers = Workers()
+        noise = logging.getLogger("uvicorn.error")
         try:
-            options = uvicorn.Config(
-                make_api(self._service, self._config, workers),
-                log_config=None,
-                log_level=logging.WARNING,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=_GRACE_S,
-                callback_notify=self._beat,
-                timeout_notify=_BEAT_S,
-            )
-            server = self._server = uvicorn.Server(options)
-            server.should_exit = self._stopping
-            server.run(sockets=[self._listener])
+            noise.addFilter(self._is_worth_a_line)
+            asyncio.run(self._serve())
+            if not self._stopping:
+                raise FatalError("it ended by itself")
         except Exception as err:
             log.exception("the web server died")
             self.failure = err
         finally:
+            noise.removeFilter(self._is_worth_a_line)
+
+    async def _serve(self) -> None:
+        # Imported here: it takes as long as the rest of the start, and the first frame need not wait for it.
+        import uvicorn
+
+        from agent.web.api import make_api
+        from agent.web.connections import Connection
+        from agent.web.workers import Workers
+
+        workers = self._workers = Workers()
+        try:
+            options = uvicorn.Config(
+                make_api(self._service, self._config, workers),
+                http=Connection,
+                ws="none",
+                log_config=None,
+                log_level=logging.ERROR,  # what strangers send is not worth a line each
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+            server = self._server = uvicorn.Server(options)
+            server.should_exit = self._stopping
+            beating = asyncio.create_task(self._beat())
+            await server.serve(sockets=[self._listener])
+            beating.cancel()
+        finally:
             workers.close()
 
     async def _beat(self) -> None:
-        self.heartbeat_s = time.monotonic()
+        while True:
+            self.heartbeat_s = time.monotonic()
+            await asyncio.sleep(_BEAT_S)
+
+    def _is_worth_a_line(self, _: logging.LogRecord) -> bool:
+        """Requests that are cut off because the server stops are no errors."""
+        return not self._stopping
+
+
+def require_web_extra() -> None:
+    """Raise ConfigError unless what the web API needs is installed."""
+    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"the web API needs the extra `web`, {name} is missing; run pip install 'edge-agent[web]'"
+            )
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as err:
+        both = family == socket.AF_INET6 and host == "::"
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+    except (OSError, UnicodeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else "no such name"
         advice = "choose another port, or an address of this machine"
-        raise ConfigError(f"expected to listen on {host} port {port}, got: {err.strerror}; {advice}") from err
+        raise ConfigError(f"expected to listen on {host} port {port}, got: {reason}; {advice}") from err

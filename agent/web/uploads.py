@@ -1,4 +1,4 @@
-"""The picture in a request's body: raw or multipart, counted while it comes, refused before it is too much."""
+"""The bytes of a request's body: counted while they come, refused before they are too many."""
 
 from __future__ import annotations
 
@@ -6,29 +6,50 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
+from agent.web.budget import Budget
+from agent.web.forms import picture_in
 from agent.web.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fastapi import Request
-    from python_multipart.multipart import MultipartCallbacks
 
 _UPLOAD_TIMEOUT_S = 30.0
 _DRAIN_TIMEOUT_S = 3.0  # a client that is still sending would miss an answer if the connection were just closed
 _ENVELOPE_BYTES = 64 * 1024  # boundaries, headers and small fields around a picture
 _BUDGET_UPLOADS = 8  # as many of the largest size may be in memory at once
-_RETRY_AFTER_S = 1
+
+
+class Upload(NamedTuple):
+    """A body as it came; ``boundary`` is None unless it is a form, ``max_bytes`` the most for the picture in it."""
+
+    body: bytes
+    boundary: bytes | None
+    max_bytes: int
+
+    def picture(self) -> bytes:
+        """The picture's bytes; taking a form apart takes time and, for that long, three times its memory.
+
+        Raises:
+            Problem: 422, there is no picture; 413, it has too many bytes.
+        """
+        content = self.body if self.boundary is None else picture_in(self.body, self.boundary)
+        if not content:
+            detail = "expected a JPEG, PNG or WebP picture, got an empty body; send one"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+        if len(content) > self.max_bytes:
+            raise _too_large(self.max_bytes)
+        return content
 
 
 class Uploads:
-    """Takes pictures from bodies; all that are in memory together hold a bounded number of bytes.
+    """Takes bodies; all that are in memory together hold a bounded number of bytes.
 
     Attributes:
         max_bytes: the largest picture.
@@ -36,66 +57,55 @@ class Uploads:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._free_bytes = _BUDGET_UPLOADS * (max_bytes + _ENVELOPE_BYTES)
+        self._budget = Budget(_BUDGET_UPLOADS * (max_bytes + _ENVELOPE_BYTES))
 
     @asynccontextmanager
-    async def picture(self, request: Request) -> AsyncIterator[bytes]:
-        """The picture's bytes; they count as held until the block ends.
+    async def taken(self, request: Request) -> AsyncIterator[Upload]:
+        """The body; its bytes count as held until the block ends.
 
         Raises:
-            Problem: 413 too many bytes, 408 too slow, 422 nothing there, 415 no such media type, 503 too many at once.
+            Problem: 413 too many bytes, 408 too slow, 503 too many at once.
         """
-        held = _Held()
+        body = bytearray()
         try:
-            yield await self._read(request, held)
+            yield await self._read(request, body)
         finally:
-            self._free_bytes += held.bytes
+            self._budget.give_back(len(body))
 
-    async def _read(self, request: Request, held: _Held) -> bytes:
+    async def _read(self, request: Request, body: bytearray) -> Upload:
         content_type, options = parse_options_header(request.headers.get("content-type"))
         is_form = content_type == b"multipart/form-data"
         limit_bytes = self.max_bytes + (_ENVELOPE_BYTES if is_form else 0)
         if _declared_bytes(request) > limit_bytes:
-            await _drain(request.stream())
-            raise self._too_large()
+            if "expect" not in request.headers:  # else the client waits for our word before it sends
+                await _drain(request.stream())
+            raise _too_large(self.max_bytes)
         try:
-            body = await asyncio.wait_for(self._collect(request, limit_bytes, held), _UPLOAD_TIMEOUT_S)
+            await asyncio.wait_for(self._collect(request, limit_bytes, body), _UPLOAD_TIMEOUT_S)
         except asyncio.TimeoutError as err:
             detail = f"expected the picture within {_UPLOAD_TIMEOUT_S:g} s; send a smaller one, or faster"
             raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, {"Connection": "close"}) from err
-        content = _picture_in_form(body, options.get(b"boundary", b"")) if is_form else body
-        if not content:
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "expected a JPEG, PNG or WebP picture, got an empty body; send one"
-            )
-        if len(content) > self.max_bytes:
-            raise self._too_large()
-        return content
+        return Upload(bytes(body), options.get(b"boundary", b"") if is_form else None, self.max_bytes)
 
-    async def _collect(self, request: Request, limit_bytes: int, held: _Held) -> bytes:
-        chunks: list[bytes] = []
+    async def _collect(self, request: Request, limit_bytes: int, body: bytearray) -> None:
         stream = request.stream()
         try:
             async for chunk in stream:
-                if held.bytes + len(chunk) > limit_bytes:
-                    chunks.clear()
+                if len(body) + len(chunk) > limit_bytes:
                     await _drain(stream)
-                    raise self._too_large()
-                if len(chunk) > self._free_bytes:
-                    raise _busy()
-                held.bytes += len(chunk)
-                self._free_bytes -= len(chunk)
-                chunks.append(chunk)
+                    raise _too_large(self.max_bytes)
+                self._budget.take(len(chunk))
+                body += chunk
         except ClientDisconnect as err:
             raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended within the picture; send it again") from err
-        return b"".join(chunks)
 
-    def _too_large(self) -> Problem:
-        return Problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"expected a picture of at most {self.max_bytes} bytes; send a smaller one, or raise web.max_upload_mib",
-            {"Connection": "close"},
-        )
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"expected a picture of at most {max_bytes} bytes; send a smaller one, or raise web.max_upload_mib",
+        {"Connection": "close"},
+    )
 
 
 def _declared_bytes(request: Request) -> int:
@@ -116,73 +126,3 @@ async def _drain(stream: AsyncIterator[bytes]) -> None:
         await asyncio.wait_for(forget(), _DRAIN_TIMEOUT_S)
     except (asyncio.TimeoutError, ClientDisconnect):
         return
-
-
-def _busy() -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "too many pictures are being sent at once; try again in a moment",
-        {"Retry-After": str(_RETRY_AFTER_S)},
-    )
-
-
-def _picture_in_form(body: bytes, boundary: bytes) -> bytes:
-    """The content of the form's one file, or of its one field if it has no file."""
-    parts: list[_Part] = []
-    header = [b"", b""]
-
-    def on_data(data: bytes, start: int, end: int) -> None:
-        parts[-1].content += data[start:end]
-
-    def on_name(data: bytes, start: int, end: int) -> None:
-        header[0] += data[start:end]
-
-    def on_value(data: bytes, start: int, end: int) -> None:
-        header[1] += data[start:end]
-
-    def on_header_end() -> None:
-        if header[0].lower() == b"content-disposition":
-            parts[-1].is_file = b"filename" in parse_options_header(header[1])[1]
-        header[:] = [b"", b""]
-
-    callbacks: MultipartCallbacks = {
-        "on_part_begin": lambda: parts.append(_Part()),
-        "on_part_data": on_data,
-        "on_header_field": on_name,
-        "on_header_value": on_value,
-        "on_header_end": on_header_end,
-    }
-    try:
-        parser = MultipartParser(boundary, callbacks)
-        parser.write(body)
-        parser.finalize()
-    except MultipartParseError as err:
-        raise Problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"expected a form of multipart/form-data with a picture: {err}"
-        ) from err
-    files = [part for part in parts if part.is_file] or parts
-    if len(files) != 1:
-        raise Problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            f"expected a form with one file, got {len(files)}; send one picture a request",
-        )
-    return bytes(files[0].content)
-
-
-class _Held:
-    """Bytes of one request's body."""
-
-    __slots__ = ("bytes",)
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-
-class _Part:
-    """A part of a form."""
-
-    __slots__ = ("content", "is_file")
-
-    def __init__(self) -> None:
-        self.content = bytearray()
-        self.is_file = False

@@ -26,7 +26,9 @@ OTHER_VALUE_SHOWN = {
 
 def missing_from(text: str) -> list[str]:
     """Keys without their default value, or without their description in a comment above them."""
-    document = parse(re.sub(r"^( *)(tls|web): null\n *#\2:", r"\1\2:", text, flags=re.MULTILINE))
+    text = re.sub(r"^( *)tls: null\n +#tls:", r"\1tls:", text, flags=re.MULTILINE)
+    text = re.sub(r"^web: null\n((?:#.*\n)+)", lambda found: re.sub("(?m)^#", "", found[1]), text, flags=re.MULTILINE)
+    document = parse(text)
     values = {".".join(p for p in path if isinstance(p, str)): _at(document.data, path) for path in document.keys}
     comments = set(re.findall(r"^ *# +(.*)$", text, flags=re.MULTILINE))
     missing = []

@@ -44,12 +44,10 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 def test_each_call_is_one_message_in_systemds_words(manager: Manager) -> None:
     supervisor = Supervisor({"NOTIFY_SOCKET": manager.address})
     supervisor.ready("2 cameras")
-    supervisor.status("3 cameras")
     supervisor.alive()
     supervisor.stopping()
     assert manager.heard() == [
         "READY=1\nSTATUS=2 cameras",
-        "STATUS=3 cameras",
         "WATCHDOG=1",
         "STOPPING=1\nSTATUS=stopping",
     ]

@@ -14,7 +14,6 @@ import pytest
 from agent.config import WebConfig
 from agent.errors import ConfigError
 from agent.web.server import WebServer
-from agent.web.workers import lower_priority
 from tests.agent.web.conftest import running
 from tests.agent.web.test_infer import INFER, picture
 from tests.support.http import ask
@@ -101,17 +100,3 @@ def test_what_a_request_held_is_free_again_after_it(service: Service) -> None:
     with running(service, max_upload_mib=1) as port:
         for _ in range(30):
             assert ask(port, INFER, bytes(900_000)).status == 415
-
-
-def test_pictures_are_worked_on_at_low_priority() -> None:
-    nices: list[int] = []
-
-    def work() -> None:
-        lower_priority()
-        nices.append(psutil.Process(threading.get_native_id()).nice())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert nices == [10]
-    assert psutil.Process().nice() == 0, "only that thread"

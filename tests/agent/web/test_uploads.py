@@ -37,7 +37,7 @@ def whole() -> Any:
 
 async def refusal(uploads: Uploads) -> Problem:
     with pytest.raises(Problem) as refused:
-        async with uploads.picture(whole()):
+        async with uploads.taken(whole()):
             pytest.fail("it was taken")
     return refused.value
 
@@ -47,17 +47,18 @@ def test_more_than_fits_at_once_is_asked_to_come_again() -> None:
         uploads = Uploads(MAX_BYTES)
         async with AsyncExitStack() as stack:
             for _ in range(FIT_AT_ONCE):
-                assert len(await stack.enter_async_context(uploads.picture(whole()))) == MAX_BYTES
+                upload = await stack.enter_async_context(uploads.taken(whole()))
+                assert len(upload.picture()) == MAX_BYTES
             for _ in range(3):  # a refusal holds nothing back
                 problem = await refusal(uploads)
                 assert problem.status == HTTPStatus.SERVICE_UNAVAILABLE
                 assert problem.headers == {"Retry-After": "1"}
                 assert "too many pictures" in problem.detail
-            async with uploads.picture(FakeRequest(b"small")):  # type: ignore[arg-type]
+            async with uploads.taken(FakeRequest(b"small")):  # type: ignore[arg-type]
                 pass
         async with AsyncExitStack() as stack:
             for _ in range(FIT_AT_ONCE):
-                await stack.enter_async_context(uploads.picture(whole()))
+                await stack.enter_async_context(uploads.taken(whole()))
 
     asyncio.run(scenario())
 
@@ -67,11 +68,11 @@ def test_a_picture_is_held_until_its_block_ends_however_it_ends() -> None:
         uploads = Uploads(MAX_BYTES)
         for _ in range(3 * FIT_AT_ONCE):
             with pytest.raises(ZeroDivisionError):
-                async with uploads.picture(whole()):
+                async with uploads.taken(whole()):
                     raise ZeroDivisionError
         async with AsyncExitStack() as stack:
             for _ in range(FIT_AT_ONCE):
-                await stack.enter_async_context(uploads.picture(whole()))
+                await stack.enter_async_context(uploads.taken(whole()))
             assert (await refusal(uploads)).status == HTTPStatus.SERVICE_UNAVAILABLE
 
     asyncio.run(scenario())
