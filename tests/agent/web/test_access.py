@@ -52,6 +52,8 @@ def test_who_knows_the_token_gets_in(guarded: int, authorization: str, path: str
         basic(f"{TOKEN}:"),
         "Basic not base64!",
         "Basic " + base64.b64encode(b"\xff:\xff").decode(),
+        "Basic \xe9",
+        "Bearer \xe9",
     ],
 )
 @pytest.mark.parametrize("path", ["/api/v1/models", "/", "/static/index.js", "/metrics", "/openapi.json", "/nowhere"])
@@ -82,7 +84,31 @@ def test_with_a_token_any_name_of_the_machine_will_do(guarded: int) -> None:
     assert ask(guarded, "/api/v1/models", headers=headers).status == 200
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "127.0.0.2", "[::1]:8080", "[::1]"])
+@pytest.mark.parametrize("mode", ["no-cors", "cors", "websocket"])
+def test_without_a_token_no_other_sites_page_may_use_the_cameras(port: int, mode: str) -> None:
+    answer = ask(port, "/api/v1/models", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode})
+    assert answer.status == 403
+    assert "another site's page" in answer.problem
+
+
+@pytest.mark.parametrize("site", ["same-origin", "same-site", "none"])
+def test_our_own_pages_may(port: int, site: str) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "cors"}
+    answer = ask(port, "/api/v1/models", headers=headers)
+    assert answer.status == 200
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_link_to_our_page_may_be_followed_from_anywhere(port: int) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert ask(port, "/", headers=headers).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST", "localhost.", "localhost:8080", "127.0.0.1:1", "127.0.0.2", "[::1]:8080", "[::1]"],
+)
 def test_without_a_token_this_machine_may_ask_by_its_own_names(port: int, host: str) -> None:
     assert ask(port, "/api/v1/models", headers={"Host": host}).status == 200
 

@@ -165,7 +165,6 @@ def test_streams_are_bounded_and_those_that_end_make_room(port: int, cameras: Fa
         each.__exit__(None, None, None)
 
     def there_is_room() -> bool:
-        cameras.show(int(time.monotonic() * 1e6), grey=40)  # a viewer who has gone is noticed when there is a new frame
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
             connection.request("GET", f"{CAMERAS}/door/stream.mjpg")
             return connection.getresponse().status == 200
