@@ -53,7 +53,7 @@ class Resizer:
     Args:
         spec: the variant's input.
         out_image: uint8 ``[height, width, 3]``, the bound input buffer; borders of a letterbox are filled once
-            per frame size, so nobody else may write to it.
+            per frame size, so others may write to it only through `load`.
     """
 
     def __init__(self, spec: InputSpec, out_image: NDArray[np.uint8]) -> None:
@@ -63,6 +63,8 @@ class Resizer:
         self._spec = spec
         self._out = out_image
         self._interpolation = _INTERPOLATIONS[spec.interpolation]
+        # A whole row, because numpy copies rows a hundred times as fast as it repeats three bytes.
+        self._pad_row: NDArray[np.uint8] = np.full((spec.width, 3), spec.pad_bgr, np.uint8)
         self._plan: _Plan | None = None
 
     def __call__(self, image_bgr: NDArray[np.uint8]) -> Placement:
@@ -72,7 +74,7 @@ class Resizer:
         if plan is None or plan.placement.frame_wh != (width, height):
             plan = self._plan = _make_plan(self._spec, width, height)
             if self._spec.resize == "letterbox":
-                self._out[:] = self._spec.pad_bgr
+                self._out[:] = self._pad_row
         source = image_bgr[plan.source]
         target = self._out[plan.target]
         if source.shape == target.shape:
@@ -80,6 +82,11 @@ class Resizer:
         else:
             cv2.resize(source, (target.shape[1], target.shape[0]), dst=target, interpolation=self._interpolation)
         return plan.placement
+
+    def load(self, prepared: NDArray[np.uint8]) -> None:
+        """Copy a picture that is an input already, such as another `Resizer` of this input made, into the buffer."""
+        np.copyto(self._out, prepared)
+        self._plan = None  # its borders may lie elsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,28 @@ def test_borders_are_filled_again_when_the_frame_changes_its_size() -> None:
         assert (out[~inside] == PAD).all()
 
 
+def test_borders_are_filled_again_after_another_picture_was_loaded() -> None:
+    """A camera's frames keep their size while somebody else's picture, with borders elsewhere, goes through."""
+    shape = spec(60, 60)
+    out, alone = buffer_of(shape), resize(shape, picture(30, 60))[0]
+    resizer = Resizer(shape, out)
+    resizer(picture(30, 60))
+    prepared, _ = resize(shape, picture(60, 30, 100))
+    resizer.load(prepared)
+    np.testing.assert_array_equal(out, prepared)
+    resizer(picture(30, 60))
+    np.testing.assert_array_equal(out, alone)
+    np.copyto(out, prepared)  # without telling the resizer
+    resizer(picture(30, 60))
+    assert (out != alone).any()
+
+
+def test_a_picture_of_another_size_cannot_be_loaded() -> None:
+    shape = spec(60, 60)
+    with pytest.raises(ValueError, match="could not broadcast"):
+        Resizer(shape, buffer_of(shape)).load(picture(30, 60))
+
+
 def test_the_plan_is_made_once_for_each_size() -> None:
     shape = spec(60, 60)
     resizer = Resizer(shape, buffer_of(shape))
