@@ -7,12 +7,16 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.turns import Turns
 from tests.support.delivery import ManualClock
 from tests.support.turn_takers import MakesTurns, PlainLock, Site, jittery, steady
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FRAME_S, GUEST_S = 0.01, 0.02
 EXACT = pytest.approx
@@ -206,6 +210,37 @@ def test_a_guest_that_is_interrupted_while_it_waits_leaves_the_line() -> None:
         pass  # would wait, and so be interrupted, behind one that is still in the line
     with turns.camera("door", 0.0):
         pass
+
+
+def test_a_frame_goes_on_when_the_guest_that_it_let_go_first_is_interrupted() -> None:
+    made: list[threading.Condition] = []
+
+    def make_turns(
+        monotonic_s: Callable[[], float], condition: Callable[[threading.Lock], threading.Condition]
+    ) -> Turns:
+        def interrupted(lock: threading.Lock) -> threading.Condition:
+            made.append(condition(lock))
+            if len(made) == 2:  # the first is the camera's
+                wait = made[1].wait
+                made[1].wait = lambda timeout=None: (wait(timeout) and site.now_s < due_s) or interrupt()  # type: ignore[method-assign]
+            return made[-1]
+
+        return Turns(monotonic_s, interrupted)
+
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    def guest() -> None:
+        site.threads.sleep(due_s - 9 * FRAME_S)
+        with pytest.raises(KeyboardInterrupt), site.turns.guest():
+            pass
+
+    due_s = 1.095
+    site = Site(make_turns)
+    site.threads.start(guest)
+    site.lockstep("door", FRAME_S, 3.0)
+    assert site.run().frames[-1].ended_s == EXACT(3.0, abs=FRAME_S)
+    assert len(made) == 2
 
 
 def test_real_threads_have_the_turn_one_at_a_time_and_all_get_it() -> None:
