@@ -194,10 +194,13 @@ def test_a_device_is_not_read(tmp_path: Path) -> None:
 
 def test_a_file_of_ten_megabytes_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "agent.yaml").write_bytes(b"a: b\n" * 2_000_000)
-    started_s = time.process_time()
-    with pytest.raises(ConfigError):
-        load_config(tmp_path / "agent.yaml", {})
-    assert time.process_time() - started_s < 0.1
+    took_s = []
+    for _ in range(3):  # one may have to collect another test's garbage
+        started_s = time.thread_time()
+        with pytest.raises(ConfigError):
+            load_config(tmp_path / "agent.yaml", {})
+        took_s.append(time.thread_time() - started_s)
+    assert min(took_s) < 0.1
 
 
 SUBSTITUTED = [
@@ -315,10 +318,10 @@ def test_a_hostile_file_costs_no_more_than_its_size(text: str, tmp_path: Path) -
     (tmp_path / "agent.yaml").write_text(text)
     took_s = []
     for _ in range(3):  # the first time also pays for what is imported and compiled
-        started_s = time.process_time()
+        started_s = time.thread_time()
         with pytest.raises(ConfigError) as caught:
             load_config(tmp_path / "agent.yaml", {"B": "b" * 100})
-        took_s.append(time.process_time() - started_s)
+        took_s.append(time.thread_time() - started_s)
         assert len(str(caught.value)) < 10_000
     # A tenth of a second without coverage; what must not happen is a cost that grows with the square of the size.
     assert min(took_s) < 1.0

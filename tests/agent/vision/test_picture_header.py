@@ -227,10 +227,10 @@ def test_a_heavy_body_is_refused_quickly_and_without_memory(name: str) -> None:
     content = HEAVY[name]()
     tracemalloc.start()
     try:
-        started_s = time.process_time()
+        started_s = time.thread_time()
         with pytest.raises(PictureError):
             inspect_picture(content, MAX_PIXELS)
-        took_s = time.process_time() - started_s
+        took_s = time.thread_time() - started_s
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
