@@ -9,9 +9,12 @@ import pytest
 from tests.arm64.packages import UnavailableError
 from tests.arm64.sides import Side, run_sides
 from tests.arm64.userland import CHECKOUT, Userland, make_userland
+from tests.support.mosquitto import mosquitto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["mosquitto"]
 
 BUNDLES = sorted(path.parent for path in (CHECKOUT / "agent/demo/bundles").glob("*/manifest.json"))
 _MEASURED = pytest.StashKey[list[str]]()

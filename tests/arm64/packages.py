@@ -136,6 +136,13 @@ def mirror() -> str:
     raise UnavailableError(f"no Debian mirror is named in {' or '.join(map(str, _SOURCES))}")
 
 
+def apt_settings() -> str:
+    """How this machine reaches its mirror, for an apt elsewhere."""
+    told = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True, timeout=_LIMIT_S).stdout
+    kept = ("Acquire::http", "Acquire::Check-")
+    return "".join(f"{line}\n" for line in told.splitlines() if line.startswith(kept))
+
+
 def run(command: Sequence[str | Path], what: str, folder: Path | None = None) -> None:
     """Run a command that may need the network.
 
@@ -150,7 +157,7 @@ def run(command: Sequence[str | Path], what: str, folder: Path | None = None) ->
         raise UnavailableError(f"{what} did not end within {_LIMIT_S} s") from err
     if done.returncode:
         last = ((done.stdout + done.stderr).strip().splitlines() or ["no message"])[-1]
-        raise UnavailableError(f"{what} failed: {last}")
+        raise UnavailableError(f"{what} failed: {last[:500]}")
 
 
 def _pip(command: str, python: str) -> list[str]:

@@ -98,10 +98,10 @@ def device_requirements() -> list[str]:
 
 
 @contextmanager
-def locked() -> Iterator[None]:
-    """One test run at a time makes something below `FOLDER`."""
+def locked(name: str = "lock") -> Iterator[None]:
+    """One test run at a time makes something below `FOLDER`, or uses it; not to be nested."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / "lock").open("w") as lock:
+    with (FOLDER / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
