@@ -44,6 +44,11 @@ test-device: ## the device side's tests on the other supported Pythons, where th
 	echo "interpreters skipped: $$missing of $(words $(DEVICE_PYTHONS))"; \
 	[ -z "$(CI)" ] || [ $$missing = 0 ] || { echo "CI skips none of them: install them, or change DEVICE_PYTHONS" >&2; exit 1; }
 
+.PHONY: test-arm64
+test-arm64: ## the agent on emulated ARM64 CPUs, and its image; prints the table of docs/arm64.md (part of make test)
+	$(call environment,full)
+	@$(BIN)/python -m pytest tests/arm64
+
 .PHONY: check
 check: ## lint, format, types and the import contract
 	$(call environment,full)
