@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agent.model.variants import Device
 
 _TRIAL_LIMIT_S = 60.0  # what model.golden_timeout_s is unless a configuration says otherwise
-_TIMED_S = 0.5
+_TIMED_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
