@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.arm64.userland import CHECKOUT, FOLDER, Userland, locked
+from tests.arm64.userland import CHECKOUT, Userland, locked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ def files_below(folder: Path) -> list[str]:
 
 def _host_environment(home: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("COV", "PYTHON", "ORT_"))}
-    return {**kept, "HOME": str(home), "PYTHONPYCACHEPREFIX": str(FOLDER / "pycache-host")}
+    return {**kept, "HOME": str(home)}
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:

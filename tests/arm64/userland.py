@@ -62,7 +62,7 @@ class Userland:
         return {
             "QEMU_CPU": cpu,
             "PYTHONPATH": os.pathsep.join(map(str, (self.site, CHECKOUT))),
-            "PYTHONPYCACHEPREFIX": str(FOLDER / "pycache"),  # compiling is what an emulator takes longest for
+            "PYTHONPYCACHEPREFIX": str(self.site / ".compiled"),  # compiling is what an emulator takes longest for
             "LANG": "C.UTF-8",
             **dict.fromkeys(homes, str(home)),
         }
