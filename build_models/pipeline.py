@@ -31,7 +31,7 @@ from build_models.pack import check_target, put_in_place, seal
 from build_models.pictures import load_pictures
 from build_models.quantize.ranges import collect_ranges
 from build_models.quantize.signal import layer_signals
-from build_models.quantize.static import count_kernels, quantisable_tensors, quantize_static
+from build_models.quantize.static import count_kernels, fusible_nodes, quantisable_tensors, quantize_static
 from build_models.source.load import load_source
 from build_models.verify import make_golden, measure_agreement, verify_against_source
 from build_models.workpiece import (
@@ -166,7 +166,7 @@ def _quantise(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str
         images = (picture.input_image for picture in pictures.calibration)
         tensors = quantisable_tensors(piece.model, raw)
         ranges = collect_ranges(piece.model, tensors, progress.track(images, len(pictures.calibration), unit="picture"))
-        quantised, facts = quantize_static(piece.model, raw, ranges)
+        quantised, facts = quantize_static(piece.model, fusible_nodes(piece.model, raw), ranges)
         quantised = strip(quantised)
         check_portable(quantised)
         candidates.insert(0, new_candidate(piece, INT8, quantised))

@@ -61,18 +61,32 @@ def quantisable_tensors(model: onnx.ModelProto, raw_outputs: Collection[str]) ->
     return (used & floats) - constants
 
 
+def fusible_nodes(model: onnx.ModelProto, raw_outputs: Collection[str]) -> list[str]:
+    """Names of the body's nodes that the CPU provider runs in int8, or that pass int8 through, in graph order."""
+    body = body_nodes(_with_sums(model), raw_outputs)
+    return [node.name for node in body if node.op_type in (*FUSED, *PASSED_THROUGH)]
+
+
 def quantize_static(
-    model: onnx.ModelProto, raw_outputs: Collection[str], ranges: Ranges
+    model: onnx.ModelProto,
+    nodes: Collection[str],
+    ranges: Ranges,
+    *,
+    reduce_range: bool = False,
+    per_channel: bool = True,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """Quantise the body of a canonical float graph.
+    """Quantise some nodes of a canonical float graph.
 
     Args:
         model: canonical graph, portable ops only; not changed.
-        raw_outputs: the tensors behind which the graph stays float.
-        ranges: of every tensor in `quantisable_tensors`.
+        nodes: names of the nodes to run in int8, of `fusible_nodes`.
+        ranges: of every tensor in `quantisable_tensors` that one of these nodes reads or writes.
+        reduce_range: weights of 7 bits, for x86 without VNNI: its sums of two products then stay in 16 bits.
+        per_channel: a scale for every output channel of a weight, else one for all.
 
     Returns:
-        The int8 graph with the same input and outputs, and a report: operators quantised and left in float.
+        The int8 graph with the same input and outputs, and a report: nodes quantised, and the operators left in float
+        on which those depend.
 
     Raises:
         BuildError: nothing could be quantised, or a weight has a zero point.
@@ -83,21 +97,20 @@ def quantize_static(
 
     prepared = _with_sums(model)
     pixels = _pixel_tensors(prepared)
-    body = body_nodes(prepared, raw_outputs)
-    chosen = [node.name for node in body if node.op_type in (*FUSED, *PASSED_THROUGH)]
-    left = [node for node in body if node.op_type not in (*FUSED, *PASSED_THROUGH)]
-    if not any(node.op_type in _WEIGHTED for node in body):
+    wanted = set(nodes)
+    chosen = [node for node in prepared.graph.node if node.name in wanted]
+    if not any(node.op_type in _WEIGHTED for node in chosen):
         raise BuildError("expected a convolution or matrix product to quantise, found none; set quantize.int8 to false")
     full = {**ranges, **dict.fromkeys(pixels, (0.0, 255.0))}
     data = {name: (np.float32(min(low, 0.0)), np.float32(max(high, 0.0))) for name, (low, high) in full.items()}
     quantizer = QDQQuantizer(
         prepared,
-        per_channel=True,
-        reduce_range=False,
+        per_channel=per_channel,
+        reduce_range=reduce_range,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-        nodes_to_quantize=chosen,
+        nodes_to_quantize=[node.name for node in chosen],
         nodes_to_exclude=[],
         op_types_to_quantize=[*FUSED, *PASSED_THROUGH],
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
@@ -112,7 +125,8 @@ def quantize_static(
     _spread_constants(result)
     remove_dead_nodes(result)
     _check_weights(result)
-    left_ops = sorted({node.op_type for node in left} - {"Cast", "Constant"})
+    depended_on = body_nodes(prepared, [name for node in chosen for name in node.output])
+    left_ops = sorted({node.op_type for node in depended_on if node.name not in wanted} - {"Cast", "Constant"})
     return result, {"quantised_nodes": len(chosen), "float_ops_in_body": left_ops}
 
 

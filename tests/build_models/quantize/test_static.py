@@ -23,7 +23,13 @@ from build_models.graph.model_io import constant_of, nodes_after, open_session, 
 from build_models.graph.native_input import native_input
 from build_models.graph.portable import check_portable, make_portable, strip
 from build_models.quantize.ranges import collect_ranges
-from build_models.quantize.static import body_nodes, count_kernels, quantisable_tensors, quantize_static
+from build_models.quantize.static import (
+    body_nodes,
+    count_kernels,
+    fusible_nodes,
+    quantisable_tensors,
+    quantize_static,
+)
 from build_models.recipe import InputRecipe
 from build_models.source.families.anchor_free import AnchorFree
 from build_models.source.families.logits import Logits
@@ -63,7 +69,7 @@ def quantise(source: onnx.ModelProto, recipe: InputRecipe | None = None, family:
     raw = list(head.raw_tensors.values())
     exact, _ = make_portable(canonical, raw)
     ranges = collect_ranges(exact, quantisable_tensors(exact, raw), PICTURES)
-    int8, report = quantize_static(exact, raw, ranges)
+    int8, report = quantize_static(exact, fusible_nodes(exact, raw), ranges)
     int8 = strip(int8)
     check_portable(int8)
     return Quantised(exact, int8, raw, report)
@@ -152,7 +158,7 @@ def test_the_float_graph_is_not_changed() -> None:
     quantised = quantise(spot_detector())
     before = quantised.exact.SerializeToString()
     ranges = collect_ranges(quantised.exact, quantisable_tensors(quantised.exact, quantised.raw), PICTURES)
-    quantize_static(quantised.exact, quantised.raw, ranges)
+    quantize_static(quantised.exact, fusible_nodes(quantised.exact, quantised.raw), ranges)
     assert quantised.exact.SerializeToString() == before
 
 
@@ -170,7 +176,7 @@ def test_the_bytes_scale_is_one_though_no_picture_holds_a_255() -> None:
     dark = [(picture // 2).astype(np.uint8) for picture in PICTURES]
     exact = quantise(spot_detector(), InputRecipe()).exact
     ranges = collect_ranges(exact, quantisable_tensors(exact, ["logits", "ltrb"]), dark)
-    int8, _ = quantize_static(exact, ["logits", "ltrb"], ranges)
+    int8, _ = quantize_static(exact, fusible_nodes(exact, ["logits", "ltrb"]), ranges)
     (reader,) = (node for node in int8.graph.node if "image" in node.input)
     assert constant_of(int8, reader.input[1]) == 1.0
 
@@ -285,7 +291,7 @@ def test_results_agree_after_the_device_has_optimised_the_file(spots: Quantised)
 def test_a_model_without_weights_is_refused_with_the_way_out() -> None:
     model = quantise(spot_detector()).exact
     with pytest.raises(BuildError, match=r"found none; set quantize\.int8 to false"):
-        quantize_static(model, ["image"], {})
+        quantize_static(model, fusible_nodes(model, ["image"]), {})
 
 
 def test_a_weight_with_a_zero_point_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
