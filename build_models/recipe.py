@@ -11,16 +11,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from agent.model.manifest import Defaults, InputSpec, Label, Record, Slug, Text
 from build_models.labels import resolve_labels
+from build_models.recipe_types import RecipePath  # noqa: TC001 - pydantic resolves it at run time
 from build_models.source.families import FAMILIES, AnyFamily
-
-
-def _below_base(path: Path, info: ValidationInfo) -> Path:
-    base = (info.context or {}).get("base")
-    return path if base is None else Path(base) / path.expanduser()
 
 
 def _number(value: object) -> object:
@@ -35,7 +31,6 @@ def _number(value: object) -> object:
 
 
 CALLABLE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_below_base)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Labels = Annotated[list[Label], Field(min_length=1), BeforeValidator(resolve_labels)]
