@@ -11,12 +11,17 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from agent.model.manifest import Defaults, InputSpec, Label, Record, Slug, Text
 from build_models.labels import resolve_labels
 from build_models.recipe_types import RecipePath  # noqa: TC001 - pydantic resolves it at run time
 from build_models.source.families import FAMILIES, AnyFamily
+
+
+def _listed(value: object) -> object:
+    """A single number stands for all channels."""
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _number(value: object) -> object:
@@ -57,19 +62,29 @@ class OnnxSource(Record):
     path: RecipePath = Field(description="the .onnx file")
 
 
+class Pt2Source(Record):
+    """A program that ``torch.export.save`` wrote."""
+
+    kind: Literal["pt2"]
+    path: RecipePath = Field(description="the .pt2 file")
+    outputs: list[str] | None = Field(None, description="names for the outputs, in the program's order")
+
+
 class InputRecipe(Record):
     """What the source model wants: ``x = (pixel * scale - mean) / std`` per channel, and how a frame gets there."""
 
     height: Side | None = Field(None, description="input height in pixels; null: the ONNX file's own")
     width: Side | None = Field(None, description="input width in pixels; null: the ONNX file's own")
-    color: Literal["rgb", "bgr"] = Field("rgb", description="channel order of the source model")
+    color: Literal["rgb", "bgr", "gray"] = Field(
+        "rgb", description="channel order of the source model; gray: one channel, 0.299 R + 0.587 G + 0.114 B"
+    )
     layout: Literal["nchw", "nhwc"] = Field("nchw", description="axis order of the source model")
     scale: Positive = Field(1 / 255, description="factor for pixels 0..255, such as 1/255 or 1")
-    mean: Annotated[list[Finite], Field(min_length=3, max_length=3)] = Field(
-        [0.0, 0.0, 0.0], description="subtracted after the scale, in the source's channel order"
+    mean: Annotated[list[Finite], Field(min_length=1, max_length=3), BeforeValidator(_listed)] = Field(
+        [0.0], description="subtracted after the scale: one number, or one a channel in the source's order"
     )
-    std: Annotated[list[Positive], Field(min_length=3, max_length=3)] = Field(
-        [1.0, 1.0, 1.0], description="divided by at last, in the source's channel order"
+    std: Annotated[list[Positive], Field(min_length=1, max_length=3), BeforeValidator(_listed)] = Field(
+        [1.0], description="divided by at last: one number, or one a channel in the source's order"
     )
     resize: Literal["letterbox", "stretch", "center_crop"] = Field("letterbox", description="how a frame is fitted")
     align: Literal["center", "top_left"] = Field("center", description="where a letterboxed frame lies")
@@ -78,6 +93,20 @@ class InputRecipe(Record):
     pad_bgr: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] = Field(
         [114, 114, 114], description="letterbox: colour of the borders"
     )
+
+    @property
+    def channels(self) -> int:
+        """How many the source model takes."""
+        return 1 if self.color == "gray" else 3
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _fits_the_channels(cls, values: list[float], info: ValidationInfo) -> list[float]:
+        color = info.data.get("color", "rgb")
+        if len(values) not in ((1,) if color == "gray" else (1, 3)):
+            wanted = "1 number" if color == "gray" else "1 or 3 numbers"
+            raise ValueError(f"expected {wanted} for color {color}, got {len(values)}")
+        return values
 
     def spec(self, height: int, width: int) -> InputSpec:
         """The manifest's input section for the model's size in pixels."""
@@ -110,7 +139,7 @@ class Recipe(Record):
 
     name: Slug = Field(description="name of the bundle")
     version: Annotated[int, Field(ge=1)] = Field(1, description="devices refuse an older version than they have")
-    source: Annotated[TorchSource | OnnxSource, Field(discriminator="kind")]
+    source: Annotated[TorchSource | Pt2Source | OnnxSource, Field(discriminator="kind")]
     input: InputRecipe = InputRecipe()
     output: AnyFamily
     labels: Labels = Field(description='names of the classes: a list, "coco", or a text file with one name a line')
@@ -124,7 +153,7 @@ class Recipe(Record):
     annotations: dict[str, Any] = Field({}, description="free map for the manifest")
 
     @property
-    def task(self) -> Literal["classify", "detect"]:
+    def task(self) -> Literal["classify", "detect", "segment"]:
         """What the family of the outputs is for."""
         return self.output.task
 

@@ -28,7 +28,7 @@ class FixShapeReport:
 
 
 def fix_shape(
-    model: onnx.ModelProto, layout: Literal["nchw", "nhwc"], size_hw: tuple[int, int] | None
+    model: onnx.ModelProto, layout: Literal["nchw", "nhwc"], size_hw: tuple[int, int] | None, channels: int = 3
 ) -> tuple[onnx.ModelProto, FixShapeReport]:
     """Give the only input its static shape and infer all others; the given model stays as it is.
 
@@ -36,13 +36,14 @@ def fix_shape(
         model: one input of four axes, some of them perhaps dynamic.
         layout: where its channels are.
         size_hw: height and width in pixels; None: the model's own.
+        channels: how many the input has.
 
     Raises:
         RecipeError: the model has another number of inputs or axes, or another fixed size; or none and none was given.
         BuildError: an output's shape depends on what the picture shows, or the shapes contradict each other.
     """
     source = _only_input(model)
-    shape = _static_shape(source, layout, size_hw)
+    shape = _static_shape(source, layout, size_hw, channels)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for value in result.graph.input:
@@ -72,9 +73,11 @@ def _only_input(model: onnx.ModelProto) -> TensorInfo:
     return infos[0]
 
 
-def _static_shape(source: TensorInfo, layout: Literal["nchw", "nhwc"], size_hw: tuple[int, int] | None) -> list[int]:
+def _static_shape(
+    source: TensorInfo, layout: Literal["nchw", "nhwc"], size_hw: tuple[int, int] | None, channels: int
+) -> list[int]:
     axes = _AXES[layout]
-    wanted = {0: 1, axes["channels"]: 3}
+    wanted = {0: 1, axes["channels"]: channels}
     if size_hw is not None:
         wanted |= {axes["height"]: size_hw[0], axes["width"]: size_hw[1]}
     shape = []
@@ -83,7 +86,7 @@ def _static_shape(source: TensorInfo, layout: Literal["nchw", "nhwc"], size_hw: 
             if wanted.get(axis, side) != side:
                 raise RecipeError(
                     f"expected an input of {'x'.join(str(wanted.get(index, '?')) for index in range(4))} ({layout}), "
-                    f"found {source}; set input.layout, input.height and input.width to what the model has"
+                    f"found {source}; set input.layout, input.color, input.height and input.width to what the model has"
                 )
             shape.append(side)
         elif axis in wanted:

@@ -3,7 +3,8 @@
 The normalisation ``x = (pixel * scale - mean) / std = factor * (pixel - offset)`` and the channel order go into the
 first convolution where that is exact:
 
-- factor and channel order are linear, so they fold into the weights; a zero that pads stays a zero.
+- factor and channel order are linear, so they fold into the weights; a zero that pads stays a zero. So is the luma
+  of a grey source: its one channel of weights becomes three.
 - an offset folds into the bias only if nothing is padded: the source pads with zeros *after* normalisation, which
   are pixels of value ``offset``. Otherwise the offset is subtracted in front of the convolution, in pixel units.
 
@@ -41,6 +42,10 @@ IMAGE = "image"
 Rule = Literal["folded", "folded_but_offset", "prologue"]
 _CHANNEL_AXIS = {"nchw": 1, "nhwc": 3}
 _NHWC_TO_NCHW = [0, 3, 1, 2]
+# ITU-R BT.601, what cv2.cvtColor and Pillow's "L" compute (they round to whole grey levels, this does not).
+_LUMA_BGR = [0.114, 0.587, 0.299]
+# A row a source channel, a column an image channel.
+_FROM_BGR = {"rgb": np.eye(3)[::-1], "bgr": np.eye(3), "gray": np.array([_LUMA_BGR])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ def native_input(model: onnx.ModelProto, recipe: InputRecipe) -> tuple[onnx.Mode
     """Replace the float input; the given model stays as it is.
 
     Args:
-        model: one float32 input of static shape ``[1, 3, H, W]`` or ``[1, H, W, 3]``, opset 13 or newer.
+        model: one float32 input of static shape ``[1, 3, H, W]`` or ``[1, H, W, 3]``, opset 13 or newer; one channel
+            in place of three when the recipe's color is gray.
         recipe: layout, channel order and normalisation of that input.
 
     Raises:
@@ -98,28 +104,40 @@ def native_input(model: onnx.ModelProto, recipe: InputRecipe) -> tuple[onnx.Mode
 
 def source_input(image_bgr: NDArray[np.uint8], recipe: InputRecipe) -> NDArray[np.float32]:
     """The source's own preprocessing in numpy, what the native input must equal: ``image_bgr`` ``[1, H, W, 3]``."""
-    pixels = image_bgr[..., ::-1] if recipe.color == "rgb" else image_bgr
-    scaled = (pixels * np.float64(recipe.scale) - recipe.mean) / recipe.std
+    pixels = image_bgr.astype(np.float64)
+    if recipe.color == "gray":
+        blue, green, red = np.moveaxis(pixels, 3, 0)
+        pixels = (0.299 * red + 0.587 * green + 0.114 * blue)[..., None]
+    elif recipe.color == "rgb":
+        pixels = pixels[..., ::-1]
+    scaled = (pixels * recipe.scale - recipe.mean) / recipe.std
     ordered = scaled.transpose(_NHWC_TO_NCHW) if recipe.layout == "nchw" else scaled
     return np.ascontiguousarray(ordered, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """``x = (pixel - offset) * factor`` per channel, in the source's channel order, float64 ``[3]``."""
+    """``x = (from_bgr @ pixel - offset) * factor``, in the source's channel order.
 
+    Attributes:
+        from_bgr: what of each image channel is in each source channel, ``[C, 3]``; rows sum to 1.
+        offset: per source channel, in pixel units, ``[C]``.
+        factor: per source channel, ``[C]``.
+    """
+
+    from_bgr: NDArray[np.float64]
     offset: NDArray[np.float64]
     factor: NDArray[np.float64]
-    swap: bool
 
     @classmethod
     def of(cls, recipe: InputRecipe) -> _Affine:
-        mean, std = np.array(recipe.mean), np.array(recipe.std)
-        return cls(mean / recipe.scale, recipe.scale / std, recipe.color == "rgb")
+        mean, std = (np.broadcast_to(values, recipe.channels) for values in (recipe.mean, recipe.std))
+        return cls(_FROM_BGR[recipe.color], mean / recipe.scale, recipe.scale / std)
 
-    def to_bgr(self, per_channel: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values in the source's channel order, put into the image's."""
-        return per_channel[::-1] if self.swap else per_channel
+    @property
+    def image_offset(self) -> NDArray[np.float64]:
+        """What to subtract from the image's channels, ``[3]``: rows sum to 1, so the one of grey goes off all."""
+        return self.offset.repeat(3) if len(self.offset) == 1 else self.from_bgr.T @ self.offset
 
 
 def _source_input(model: onnx.ModelProto, recipe: InputRecipe) -> tuple[str, tuple[int, int]]:
@@ -127,11 +145,16 @@ def _source_input(model: onnx.ModelProto, recipe: InputRecipe) -> tuple[str, tup
     infos = inputs_of(model)
     shape = infos[0].static_shape if len(infos) == 1 else None
     axis = _CHANNEL_AXIS[recipe.layout]
-    if shape is None or infos[0].dtype != "float32" or len(shape) != 4 or (shape[0], shape[axis]) != (1, 3):
-        wanted = "[1,3,H,W]" if recipe.layout == "nchw" else "[1,H,W,3]"
+    if (
+        shape is None
+        or infos[0].dtype != "float32"
+        or len(shape) != 4
+        or (shape[0], shape[axis]) != (1, recipe.channels)
+    ):
+        wanted = f"[1,{recipe.channels},H,W]" if recipe.layout == "nchw" else f"[1,H,W,{recipe.channels}]"
         raise RecipeError(
-            f"input.layout {recipe.layout}: expected one float32 input {wanted}, found {describe(infos)}; "
-            "set input.layout, or export the model for one colour picture of fixed size"
+            f"input.layout {recipe.layout}, input.color {recipe.color}: expected one float32 input {wanted}, found "
+            f"{describe(infos)}; set input.layout or input.color, or export the model for one picture of fixed size"
         )
     height, width = (side for index, side in enumerate(shape) if index not in (0, axis))
     return infos[0].name, (height, width)
@@ -167,8 +190,7 @@ def _fold(
 ) -> tuple[Rule, str]:
     """Give the convolution weights for raw pixels; ``planes`` is the picture as float32 ``[1, 3, H, W]``, BGR."""
     weights = np.asarray(constant_of(model, conv.input[1]), np.float64)
-    in_image_order = weights[:, ::-1] if affine.swap else weights
-    folded = in_image_order * affine.to_bgr(affine.factor)[:, None, None]
+    folded = np.einsum("oskl,s,sc->ockl", weights, affine.factor, affine.from_bgr)
     inputs = [planes, writer.constant(folded, np.float32, "weights"), *conv.input[2:]]
     padded = _is_padded(conv, input_hw, weights.shape[2:])
     rule: Rule = "folded"
@@ -176,12 +198,12 @@ def _fold(
         why = "factor and channel order folded into the first convolution; there is no mean"
     elif not padded:
         old_bias = constant_of(model, conv.input[2]) if len(conv.input) > 2 and conv.input[2] else None
-        shift = -(folded.sum(axis=(2, 3)) * affine.to_bgr(affine.offset)).sum(axis=1)
+        shift = -folded.sum(axis=(2, 3)) @ affine.image_offset
         bias = shift if old_bias is None else shift + old_bias
         inputs = [*inputs[:2], writer.constant(bias, np.float32, "bias")]
         why = "factor, channel order and mean folded into the first convolution, which pads nothing"
     else:
-        offset = affine.to_bgr(affine.offset)[:, None, None]
+        offset = affine.image_offset[:, None, None]
         uniform = bool((offset == offset[0]).all())
         inputs[0] = writer.op(
             "Sub", planes, writer.constant(offset[0, 0, 0] if uniform else offset[None], np.float32, "mean"), name="sub"
@@ -198,9 +220,16 @@ def _write_prologue(writer: GraphWriter, pixels: str, recipe: InputRecipe, affin
     axis = _CHANNEL_AXIS[recipe.layout]
     if recipe.layout == "nchw":
         tensor = writer.op("Transpose", tensor, name="nchw", perm=_NHWC_TO_NCHW)
-    if affine.swap:
+    if recipe.color == "rgb":
         order = writer.constant([2, 1, 0], np.int64, "rgb_order")
         tensor = writer.op("Gather", tensor, order, name="rgb", axis=axis)
+    elif recipe.color == "gray" and recipe.layout == "nchw":
+        luma = writer.constant(affine.from_bgr[..., None, None], np.float32, "luma_weights")
+        tensor = writer.op("Conv", tensor, luma, name="luma", kernel_shape=[1, 1])
+    elif recipe.color == "gray":
+        tensor = writer.op(
+            "MatMul", tensor, writer.constant(affine.from_bgr.T, np.float32, "luma_weights"), name="luma"
+        )
     # Subtracting first keeps the digits where a pixel is close to the offset.
     for op_type, values, neutral in (("Sub", affine.offset, 0.0), ("Mul", affine.factor, 1.0)):
         if (values == neutral).all():

@@ -101,7 +101,7 @@ def normalise(model: onnx.ModelProto, recipe: InputRecipe) -> tuple[onnx.ModelPr
     _forget_initialiser_inputs(result)
     _fix_imports(result)
     size = None if recipe.height is None or recipe.width is None else (recipe.height, recipe.width)
-    result, shape = fix_shape(result, recipe.layout, size)
+    result, shape = fix_shape(result, recipe.layout, size, recipe.channels)
     result = _to_supported_opset(result)
     _promote_constants(result)  # the converter makes some of its own
     return result, shape

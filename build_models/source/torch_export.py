@@ -77,7 +77,7 @@ def export_torch(source: TorchSource, recipe: InputRecipe) -> tuple[onnx.ModelPr
     assert recipe.height is not None, "the recipe checks it"
     assert recipe.width is not None
     size = (recipe.height, recipe.width)
-    shape = (1, 3, *size) if recipe.layout == "nchw" else (1, *size, 3)
+    shape = (1, recipe.channels, *size) if recipe.layout == "nchw" else (1, *size, recipe.channels)
     exported = _export(module, shape, source.outputs)
     modules = _modules(exported)
     model, shape_report = normalise(exported, recipe)

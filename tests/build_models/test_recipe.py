@@ -97,6 +97,16 @@ def test_a_family_knows_its_usual_input_and_the_recipe_overrides_it() -> None:
     assert (changed.color, changed.scale, changed.height) == ("rgb", 1.0, 416)
 
 
+def test_one_number_may_stand_for_all_channels_and_grey_has_no_more() -> None:
+    given = {"color": "gray", "mean": "1/2", "std": [0.25]}
+    grey = make_recipe({**SHORT, "input": given}).input
+
+    assert (grey.channels, grey.mean, grey.std) == (1, [0.5], [0.25])
+    assert make_recipe(SHORT).input.channels == 3
+    with pytest.raises(RecipeError, match=r"input\.mean: expected 1 number for color gray, got 3"):
+        make_recipe({**SHORT, "input": {**given, "mean": [0.1, 0.2, 0.3]}})
+
+
 def test_yaml_and_arguments_make_the_same_recipe(tmp_path: Path) -> None:
     text = "{name: nano, source: {kind: onnx, path: nano.onnx}, output: {family: yolox}, labels: coco}"
 
@@ -117,16 +127,21 @@ def test_labels_come_from_a_list_a_known_set_or_a_file(tmp_path: Path) -> None:
     [
         ("version: 3", "version: three", "2:10", "version: .*integer.*'three'"),
         ("version: 3", "verison: 3", "2:1", "verison: unknown key; did you mean 'version'"),
-        ("  color: bgr", "  color: grb", "12:10", "input.color: .*'rgb' or 'bgr'.*'grb'"),
+        ("  color: bgr", "  color: grb", "12:10", "input.color: .*'rgb', 'bgr' or 'gray'.*'grb'"),
         ("  color: bgr", "  colour: bgr", "12:3", "input.colour: unknown key; did you mean 'color'"),
         ("  scale: 1/255", "  scale: 1/zero", "14:10", "input.scale: expected a number or a fraction such as 1/255"),
         ("  scale: 1/255", "  scale: 0", "14:10", "input.scale: .*greater than 0"),
-        ("  mean: [0.5, 0.5, 0.5]", "  mean: [0.5, 0.5]", "15:9", "input.mean: .*at least 3"),
+        (
+            "  mean: [0.5, 0.5, 0.5]",
+            "  mean: [0.5, 0.5]",
+            "15:9",
+            "input.mean: expected 1 or 3 numbers for color bgr, got 2",
+        ),
         ("1/4, 1]", "1/4, 0]", "16:20", "input.std.2: .*greater than 0"),
         ("  height: 192\n", "", "1:1", "a torch source needs input.height and input.width"),
         ("family: anchor_free", "family: yolov9", "22:3", "output: .*'logits', 'boxes_scores', 'anchor_free', 'yolox'"),
         ("  candidates: 100", "  candidats: 100", "23:3", "output.candidats: unknown key; did you mean 'candidates'"),
-        ("kind: torch", "kind: tensorflow", "4:3", "source: .*'torch', 'onnx'"),
+        ("kind: torch", "kind: tensorflow", "4:3", "source: .*'torch', 'pt2', 'onnx'"),
         ("my_models:detector", "my_models.detector", "5:13", "source.callable: "),
         ("  weights: weights", "  wights: weights", "7:3", "source.wights: unknown key; did you mean 'weights'"),
         ("[circle, square]", "no-such-file.txt", "25:9", "labels: .*one of coco, or a text file; cannot read no-such"),

@@ -28,6 +28,8 @@ from build_models.recipe import InputRecipe
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Color = Literal["rgb", "bgr", "gray"]
+
 pytestmark = pytest.mark.build
 
 TOLERANCE = 1e-5
@@ -50,10 +52,12 @@ CONV_ATTRIBUTES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_model(first: str, layout: Literal["nchw", "nhwc"], height: int, width: int, seed: int) -> onnx.ModelProto:
+def make_model(
+    first: str, layout: Literal["nchw", "nhwc"], height: int, width: int, seed: int, channels: int = 3
+) -> onnx.ModelProto:
     """A source model whose first operation is the one named; an NHWC model transposes first, unless it slices."""
     rng = np.random.default_rng(seed)
-    shape = [1, 3, height, width] if layout == "nchw" else [1, height, width, 3]
+    shape = [1, channels, height, width] if layout == "nchw" else [1, height, width, channels]
     nodes, constants = [], []
 
     def constant(name: str, array: NDArray[np.generic]) -> str:
@@ -71,7 +75,7 @@ def make_model(first: str, layout: Literal["nchw", "nhwc"], height: int, width: 
     if layout == "nhwc":
         nodes.append(helper.make_node("Transpose", [tensor], ["planes"], perm=[0, 3, 1, 2]))
         tensor = "planes"
-    inputs = [tensor, constant("w", rng.standard_normal((6, 3, 3, 3), dtype=np.float32))]
+    inputs = [tensor, constant("w", rng.standard_normal((6, channels, 3, 3), dtype=np.float32))]
     if "biased" in first:
         inputs.append(constant("b", rng.standard_normal(6, dtype=np.float32)))
     nodes.append(
@@ -100,10 +104,11 @@ def float_preprocessing(frame: NDArray[np.uint8], norm: Normalisation, color: st
     """What the author of a source model writes: one float32 operation after another, channel by channel."""
     picture = frame[0].astype(np.float32)
     blue, green, red = picture[..., 0], picture[..., 1], picture[..., 2]
-    channels = [red, green, blue] if color == "rgb" else [blue, green, red]
+    luma = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+    channels = {"rgb": [red, green, blue], "bgr": [blue, green, red], "gray": [luma]}[color]
     normalised = [
         (channel * np.float32(norm.scale) - np.float32(mean)) / np.float32(std)
-        for channel, mean, std in zip(channels, norm.mean, norm.std, strict=True)
+        for channel, mean, std in zip(channels, norm.mean, norm.std, strict=False)
     ]
     return np.stack(normalised, axis=0 if layout == "nchw" else -1)[None]
 
@@ -113,8 +118,10 @@ def error(expected: dict[str, NDArray[np.float32]], got: dict[str, NDArray[np.fl
     return max(float(np.abs(expected[name] - got[name]).max() / np.abs(expected[name]).max()) for name in expected)
 
 
-def recipe_of(norm: Normalisation, color: Literal["rgb", "bgr"], layout: Literal["nchw", "nhwc"]) -> InputRecipe:
-    return InputRecipe(color=color, layout=layout, scale=norm.scale, mean=list(norm.mean), std=list(norm.std))
+def recipe_of(norm: Normalisation, color: Color, layout: Literal["nchw", "nhwc"]) -> InputRecipe:
+    count = 1 if color == "gray" else 3
+    mean, std = list(norm.mean[:count]), list(norm.std[:count])
+    return InputRecipe(color=color, layout=layout, scale=norm.scale, mean=mean, std=std)
 
 
 @st.composite
@@ -169,6 +176,51 @@ def test_the_native_input_gives_what_float_preprocessing_gives(
     assert error(expected, run_model(swapped, {"image": frame})) > 1000 * TOLERANCE
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    norm=normalisations(),
+    layout=st.sampled_from(["nchw", "nhwc"]),
+    first=st.sampled_from(FIRST_OPS),
+    seed=st.integers(0, 2**31),
+    half_hw=st.tuples(st.integers(4, 12), st.integers(4, 12)),
+)
+def test_a_grey_source_sees_the_luma_of_the_cameras_colours(
+    norm: Normalisation, layout: Literal["nchw", "nhwc"], first: str, seed: int, half_hw: tuple[int, int]
+) -> None:
+    """And not their mean, nor the luma of exchanged channels, nor one that is a grey level off."""
+    height, width = 2 * half_hw[0], 2 * half_hw[1]
+    model = make_model(first, layout, height, width, seed, channels=1)
+    frame = letterboxed(height, width, seed)
+    expected = run_model(model, {"x": float_preprocessing(frame, norm, "gray", layout)})
+
+    native, _ = native_input(model, recipe_of(norm, "gray", layout))
+
+    assert describe(inputs_of(native)) == f"image uint8[1,{height},{width},3]"
+    assert error(expected, run_model(native, {"image": frame})) < TOLERANCE
+    exchanged = np.ascontiguousarray(frame[..., ::-1])
+    assert error(expected, run_model(native, {"image": exchanged})) > 100 * TOLERANCE
+    averaged = np.repeat(frame.mean(axis=3, keepdims=True).astype(np.uint8), 3, axis=3)
+    assert error(expected, run_model(native, {"image": averaged})) > 100 * TOLERANCE
+    wrong_mean = Normalisation(norm.scale, tuple(m + norm.scale for m in norm.mean), norm.std)  # type: ignore[arg-type]
+    off, _ = native_input(model, recipe_of(wrong_mean, "gray", layout))
+    assert error(expected, run_model(off, {"image": frame})) > 30 * TOLERANCE
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
+def test_one_number_stands_for_all_channels(color: Color) -> None:
+    channels = 1 if color == "gray" else 3
+    model = make_model("padded conv", "nchw", 8, 8, 0, channels)
+    frame = letterboxed(8, 8, 0)
+    single = InputRecipe(color=color, mean=[0.5], std=[0.25])
+    each = InputRecipe(color=color, mean=[0.5] * channels, std=[0.25] * channels)
+
+    native, _ = native_input(model, single)
+
+    assert native == native_input(model, each)[0]
+    feed = float_preprocessing(frame, Normalisation(1 / 255, (0.5,) * 3, (0.25,) * 3), color, "nchw")
+    assert error(run_model(model, {"x": feed}), run_model(native, {"image": frame})) < TOLERANCE
+
+
 IMAGENET = Normalisation(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = Normalisation(1.0, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 PLAIN = Normalisation(1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -196,17 +248,27 @@ NOTHING = Normalisation(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         ),
         ("slices", "nhwc", "bgr", PLAIN, "prologue", ["Cast", "Mul", "Slice", "Slice", "Concat", "Transpose", "Conv"]),
         ("two readers", "nchw", "bgr", PLAIN, "prologue", ["Cast", "Transpose", "Mul", "Conv", "Neg"]),
+        # grey: a linear mix of the channels, and one mean for all of them
+        ("padded conv", "nchw", "gray", PLAIN, "folded", ["Cast", "Transpose", "Conv"]),
+        ("padded conv", "nhwc", "gray", GREY, "folded_but_offset", ["Cast", "Transpose", "Sub", "Conv"]),
+        ("two readers", "nchw", "gray", PLAIN, "prologue", ["Cast", "Transpose", "Conv", "Mul", "Conv", "Neg"]),
+        (
+            "slices", "nhwc", "gray", NOTHING, "prologue",
+            ["Cast", "MatMul", "Slice", "Slice", "Concat", "Transpose", "Conv"],
+        ),
     ],
 )  # fmt: skip
 def test_only_what_cannot_be_folded_stays_as_nodes(
     first: str,
     layout: Literal["nchw", "nhwc"],
-    color: Literal["rgb", "bgr"],
+    color: Color,
     norm: Normalisation,
     rule: str,
     operators: list[str],
 ) -> None:
-    native, report = native_input(make_model(first, layout, 16, 12, 0), recipe_of(norm, color, layout))
+    model = make_model(first, layout, 16, 12, 0, channels=1 if color == "gray" else 3)
+
+    native, report = native_input(model, recipe_of(norm, color, layout))
 
     assert report.rule == rule
     assert [node.op_type for node in native.graph.node] == operators
@@ -265,10 +327,10 @@ def test_the_given_model_is_not_changed() -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
-@pytest.mark.parametrize("color", ["rgb", "bgr"])
+@pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_the_numpy_form_of_the_preprocessing_is_the_hand_written_one(
-    color: Literal["rgb", "bgr"], layout: Literal["nchw", "nhwc"]
+    color: Color, layout: Literal["nchw", "nhwc"]
 ) -> None:
     frame = letterboxed(8, 10, 3)
 
@@ -282,7 +344,7 @@ def test_the_numpy_form_of_the_preprocessing_is_the_hand_written_one(
     ("layout", "shape", "dtype"),
     [
         ("nhwc", [1, 3, 8, 8], TensorProto.FLOAT),  # the other layout
-        ("nchw", [1, 1, 8, 8], TensorProto.FLOAT),  # grey pictures
+        ("nchw", [1, 1, 8, 8], TensorProto.FLOAT),  # grey pictures, and the recipe does not say so
         ("nchw", [1, 3, 8, 8], TensorProto.FLOAT16),
     ],
 )
