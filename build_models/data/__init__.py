@@ -1,0 +1,1 @@
+"""Pictures with their truth: formats, datasets that load lazily, splits."""

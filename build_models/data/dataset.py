@@ -1,0 +1,61 @@
+"""A dataset: its pictures in an order that depends on the files' contents alone, and a digest of everything."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from agent.model.manifest import Task
+    from build_models.data.formats import AnyData
+    from build_models.data.sample import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Pictures with their truth, by digest.
+
+    Attributes:
+        samples: no picture twice.
+        task: what the truth is for; None without labels.
+        sha256: digest of the pictures and of their truth.
+        said: what was found, in a few words, for progress and the report.
+    """
+
+    samples: tuple[Sample, ...]
+    task: Task | None
+    sha256: str
+    said: str
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def subset(self, samples: Iterable[Sample]) -> Dataset:
+        """A part of it, with its own digest, in the order of the digests."""
+        return make_dataset(samples, self.task)
+
+
+def make_dataset(samples: Iterable[Sample], task: Task | None, said: str | None = None) -> Dataset:
+    """A dataset of samples that are known to differ."""
+    ordered = tuple(sorted(samples, key=lambda sample: sample.sha256))
+    total = hashlib.sha256()
+    for sample in ordered:
+        total.update(f"{sample.sha256} {sample.truth.digest() if sample.truth else ''}\n".encode())
+    return Dataset(ordered, task, total.hexdigest(), said or f"{len(ordered)} pictures")
+
+
+def load_dataset(config: AnyData, labels: Sequence[str], task: Task) -> Dataset:
+    """List a dataset: every file is read once for its digest and judged by its header; no pixels are kept.
+
+    Args:
+        config: where it lies and in which format.
+        labels: the recipe's, index = class id.
+        task: what the truth must be for; ``pictures`` fit every task.
+
+    Raises:
+        RecipeError: everything that is wrong with it, in one list.
+    """
+    raise NotImplementedError

@@ -1,0 +1,1 @@
+"""How good a model is: measures per task, and how sure a difference is."""
