@@ -6,12 +6,17 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from build_models.data.problems import LabelIds, Problems
+from build_models.data.readers import READERS
+from build_models.errors import RecipeError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agent.model.manifest import Task
     from build_models.data.formats import AnyData
     from build_models.data.sample import Sample
+    from build_models.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +52,26 @@ def make_dataset(samples: Iterable[Sample], task: Task | None, said: str | None 
     return Dataset(ordered, task, total.hexdigest(), said or f"{len(ordered)} pictures")
 
 
-def load_dataset(config: AnyData, labels: Sequence[str], task: Task) -> Dataset:
+def load_dataset(config: AnyData, labels: Sequence[str], task: Task, progress: Progress | None = None) -> Dataset:
     """List a dataset: every file is read once for its digest and judged by its header; no pixels are kept.
 
     Args:
         config: where it lies and in which format.
         labels: the recipe's, index = class id.
         task: what the truth must be for; ``pictures`` fit every task.
+        progress: shows a bar while files are read.
 
     Raises:
         RecipeError: everything that is wrong with it, in one list.
     """
-    raise NotImplementedError
+    reader, its_task = READERS[config.format]
+    if its_task not in (None, task):
+        fitting = ", ".join(name for name, (_, other) in READERS.items() if other in (None, task))
+        raise RecipeError(f"expected data to {task}, such as {fitting}; {config.format} has labels to {its_task}")
+    problems = Problems()
+    found = reader(config, LabelIds(labels, problems), problems, progress)
+    if len(problems):
+        problems.raise_for(f"{config.format} data in {config.folder}")
+    notes = (f"{found.copies} copies left out",) if found.copies else ()
+    said = ", ".join((f"{len(found.samples)} pictures", *found.notes, *notes))
+    return make_dataset(found.samples, its_task, said)

@@ -6,12 +6,15 @@ name and another suffix.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from agent.model.manifest import Label, Record
 from build_models.recipe_types import RecipePath  # noqa: TC001 - pydantic resolves it at run time
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Limit = Annotated[int, Field(ge=1)]
 _LIMIT = "most pictures taken, the first by digest; null: all"
@@ -40,6 +43,11 @@ class Pictures(Record):
     path: RecipePath = Field(description="folder of pictures")
     limit: Limit | None = Field(None, description=_LIMIT)
 
+    @property
+    def folder(self) -> Path:
+        """Of the pictures."""
+        return self.path
+
 
 class ClassFolders(Record):
     """A folder per class."""
@@ -48,6 +56,11 @@ class ClassFolders(Record):
     path: RecipePath = Field(description="folder with one folder per class, named like its label")
     class_map: dict[str, Label] | None = Field(None, description="folder: label, for folders with other names")
     limit: Limit | None = Field(None, description=_LIMIT)
+
+    @property
+    def folder(self) -> Path:
+        """Of the pictures."""
+        return self.path
 
 
 class Yolo(Record):
@@ -60,6 +73,11 @@ class Yolo(Record):
     unknown: Literal["refuse", "skip"] = Field("refuse", description=_UNKNOWN)
     limit: Limit | None = Field(None, description=_LIMIT)
 
+    @property
+    def folder(self) -> Path:
+        """Of the pictures."""
+        return self.images
+
 
 class Voc(Record):
     """An XML file per picture; objects marked difficult are not counted, whether found or not."""
@@ -71,6 +89,11 @@ class Voc(Record):
     unknown: Literal["refuse", "skip"] = Field("refuse", description=_UNKNOWN)
     limit: Limit | None = Field(None, description=_LIMIT)
 
+    @property
+    def folder(self) -> Path:
+        """Of the pictures."""
+        return self.images
+
 
 class Coco(Record):
     """One JSON file for all pictures; categories are matched by name, crowds are not counted."""
@@ -81,6 +104,11 @@ class Coco(Record):
     class_map: dict[str, Label] | None = Field(None, description="category: label, for other names")
     unknown: Literal["refuse", "skip"] = Field("refuse", description=_UNKNOWN)
     limit: Limit | None = Field(None, description=_LIMIT)
+
+    @property
+    def folder(self) -> Path:
+        """Of the pictures."""
+        return self.images
 
 
 class Masks(Record):
@@ -97,6 +125,11 @@ class Masks(Record):
     )
     merge: dict[Label, Label] = Field({}, description="predicted label: the label that it counts as")
     limit: Limit | None = Field(None, description=_LIMIT)
+
+    @property
+    def folder(self) -> Path:
+        """Of the pictures."""
+        return self.images
 
 
 AnyData = Annotated[
