@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.errors import EdgeAgentError
-from build_models.cli import build, import_onnx, keygen
+from build_models.cli import build, import_onnx, keygen, tap
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -17,6 +17,7 @@ COMMANDS: dict[str, ModuleType] = {
     "build": build,
     "import": import_onnx,
     "keygen": keygen,
+    "tap": tap,
 }
 
 _EXAMPLES = """examples:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agent import __version__
-from build_models.__main__ import main
+from build_models.__main__ import COMMANDS, main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,9 @@ def run_without_build_extra(*arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["build", "--help"], ["import", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join
+)
 def test_help_needs_no_build_extra(arguments: list[str]) -> None:
     told = run_without_build_extra(*arguments)
     assert (told.returncode, told.stderr) == (0, "")
