@@ -1,1 +1,1 @@
-"""The demo model: detector, training, evaluation."""
+"""The demo models: detector, classifier, segmenter; training, evaluation."""

@@ -1,4 +1,4 @@
-"""One training loop for both demo models: a cosine down to nothing, and a moving average of the weights."""
+"""One training loop for the demo models: a cosine down to nothing, and a moving average of the weights."""
 
 from __future__ import annotations
 

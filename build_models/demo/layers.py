@@ -1,4 +1,4 @@
-"""What both demo networks are made of: plain convolutions, made to survive integer arithmetic."""
+"""What the demo networks are made of: plain convolutions, made to survive integer arithmetic."""
 
 from __future__ import annotations
 
