@@ -38,6 +38,10 @@ class Measure(Protocol[Observation]):
         """What one picture contributes; the outputs are only read and not kept."""
         ...
 
+    def verdicts(self, observations: Sequence[Observation]) -> NDArray[np.float64] | None:
+        """Where the measure is the mean of a yes (1) or no (0) per picture: these, NaN where one does not count."""
+        ...
+
     def values(self, observations: Sequence[Observation], weights: NDArray[np.int64]) -> NDArray[np.float64]:
         """The measure ``[R]`` for each row of ``weights [R, P]``: how often each picture counts. NaN: undefined."""
         ...
