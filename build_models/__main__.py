@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.errors import EdgeAgentError
-from build_models.cli import build, import_onnx, keygen, tap
+from build_models.cli import build, compare, import_onnx, keygen, tap
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 COMMANDS: dict[str, ModuleType] = {
     "build": build,
+    "compare": compare,
     "import": import_onnx,
     "keygen": keygen,
     "tap": tap,

@@ -16,7 +16,7 @@ from build_models.graph.flow import close_names, float_names, live_nodes
 from build_models.graph.model_io import first_line, open_session, runtime_errors, tensor_names, with_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -85,9 +85,17 @@ def tap_values(
         BuildError: ONNX Runtime does not accept the model or the feeds.
     """
     for group in tap_groups(model, taps, feeds, group_bytes):
-        names = [tap.tensor for tap in group]
-        values = _run(with_outputs(model, names), names, feeds)
+        values = open_taps(model, [tap.tensor for tap in group])(feeds)
         yield from zip(group, values, strict=True)
+
+
+def open_taps(model: onnx.ModelProto, names: Sequence[str]) -> Callable[[Mapping[str, NDArray[Any]]], list[Any]]:
+    """A session that gives the tensors ``names`` for any feeds, as often as it is called.
+
+    Raises:
+        BuildError: ONNX Runtime does not accept the model; the call raises it for feeds that do not fit.
+    """
+    return _runner(with_outputs(model, names), names)
 
 
 def tap_groups(
@@ -122,18 +130,22 @@ def tap_bytes(model: onnx.ModelProto, taps: Sequence[Tap], feeds: Mapping[str, N
         count += 1
         probe.graph.node.append(helper.make_node("Size", [name], [counted[-1]]))
         probe.graph.output.append(helper.make_tensor_value_info(counted[-1], TensorProto.INT64, []))
-    elements = _run(probe, counted, feeds)
+    elements = _runner(probe, counted)(feeds)
     return [int(number) * types.get(name, _WIDEST) for name, number in zip(names, elements, strict=True)]
 
 
-def _run(model: onnx.ModelProto, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
-    needed = {value.name for value in model.graph.input}
+def _runner(model: onnx.ModelProto, names: Sequence[str]) -> Callable[[Mapping[str, NDArray[Any]]], list[Any]]:
+    session = open_session(model)
+    needed = {value.name for value in session.get_inputs()}  # a tap may not need all of them
     refusals: tuple[type[Exception], ...] = (*runtime_errors(), ValueError)  # what the feeds lack is a ValueError
-    try:
-        result = open_session(model).run(list(names), {name: feeds[name] for name in feeds if name in needed})
-    except refusals as err:
-        raise BuildError(f"the model does not run on this input: {first_line(err)}") from err
-    return list(result)
+
+    def run(feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
+        try:
+            return list(session.run(list(names), {name: array for name, array in feeds.items() if name in needed}))
+        except refusals as err:
+            raise BuildError(f"the model does not run on this input: {first_line(err)}") from err
+
+    return run
 
 
 def _matches(tap: Tap, pattern: str) -> bool:

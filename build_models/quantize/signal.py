@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-_LIMIT_DB = 200.0
+LIMIT_DB = 200.0  # also stands for no error at all
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
 
@@ -59,13 +59,17 @@ def layer_signals(
         for index, (x, q) in enumerate(zip(exact, rough, strict=True)):
             power[index] += float(np.square(x, dtype=np.float64).sum())
             noise[index] += float(np.square(x - q, dtype=np.float64).sum())
-    tiny = np.finfo(np.float64).tiny
-    decibels = 10 * (np.log10(np.maximum(power, tiny)) - np.log10(np.maximum(noise, tiny)))
-    decibels = np.clip(np.where(noise > 0, decibels, _LIMIT_DB), -_LIMIT_DB, _LIMIT_DB)
     return [
         LayerSignal(node.name, node.op_type, round(float(value), 2))
-        for (node, _, _), value in zip(pairs, decibels, strict=True)
+        for (node, _, _), value in zip(pairs, decibels(power, noise), strict=True)
     ]
+
+
+def decibels(power: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``10 log10(power / noise)`` within `LIMIT_DB`: above it no noise at all, below it noise without a signal."""
+    tiny = np.finfo(np.float64).tiny
+    ratios = 10 * (np.log10(np.maximum(power, tiny)) - np.log10(np.maximum(noise, tiny)))
+    return np.asarray(np.clip(np.where(noise > 0, ratios, LIMIT_DB), -LIMIT_DB, LIMIT_DB), np.float64)
 
 
 def _layer_outputs(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from onnx.reference import ReferenceEvaluator
 
 from build_models.graph.model_io import with_outputs
 from build_models.graph.tap import find_taps, tap_bytes, tap_values
+from build_models.look.compare import Comparison, compare_models
 from build_models.look.samples import Preparation, samples_for
+from build_models.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,3 +95,83 @@ def test_all_taps_of_a_large_picture_come_in_bounded_groups(realdata: Path) -> N
         assert value.nbytes == sizes[tap.tensor]
         seen += 1
     assert seen == len(taps)
+
+
+# --- comparing: a fault is planted in three layers of three models, and found there
+
+
+def compare(realdata: Path, name: str, first: onnx.ModelProto, second: onnx.ModelProto) -> Comparison:
+    paths = sorted((realdata / "data-coco-mini" / "images" / "val2017").glob("*.jpg"))[:2]
+    samples = samples_for(first, [str(path) for path in paths], PREPARED[name])
+    return compare_models(first, second, (samples, samples), Progress(1, io.StringIO()))
+
+
+def convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    found = [node for node in model.graph.node if node.op_type == "Conv"]
+    return [found[len(found) * part // 8] for part in (1, 4, 7)]
+
+
+def spoil(model: onnx.ModelProto, name: str, factor: float) -> onnx.ModelProto:
+    """A copy in which the first channel of a weight or a bias is another."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for tensor in result.graph.initializer:
+        if tensor.name == name:
+            value = numpy_helper.to_array(tensor).copy()
+            value[0] = value[0] * factor + np.abs(value).max() * (factor - 1)
+            tensor.CopyFrom(numpy_helper.from_array(value, name))
+    return result
+
+
+@pytest.mark.parametrize("name", ["det-yolox-nano", "det-fastestdet", "cls-resnet-cifar10"])
+@pytest.mark.parametrize("which", [1, 2], ids=["weights", "bias"])
+def test_a_spoilt_convolution_is_where_the_models_part(realdata: Path, name: str, which: int) -> None:
+    model = load(realdata, name)
+    for node in convolutions(model):
+        found = compare(realdata, name, model, spoil(model, node.input[which], 1.3))
+        assert found.parts[0].tensor == node.output[0]
+        assert found.parts[0].inputs_db == 200.0
+
+
+def test_a_model_against_itself_is_equal(realdata: Path) -> None:
+    model = load(realdata, "det-yolox-nano")
+    found = compare(realdata, "det-yolox-nano", model, model)
+    assert found.equal
+    assert len(found.signals) == 369
+
+
+def quantised(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
+    """Q and DQ behind some tensors, over the range that they have."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    nodes = []
+    for node in result.graph.node:
+        node.input[:] = [f"{name}_DequantizeLinear_Output" if name in tensors else name for name in node.input]
+        nodes.append(node)
+        for name in set(node.output) & set(tensors):
+            ends = [name, f"{name}_scale", f"{name}_zero"], f"{name}_QuantizeLinear_Output"
+            nodes.append(onnx.helper.make_node("QuantizeLinear", ends[0], [ends[1]]))
+            back = [ends[1], f"{name}_scale", f"{name}_back"]
+            nodes.append(onnx.helper.make_node("DequantizeLinear", back, [f"{name}_DequantizeLinear_Output"]))
+            constants = {"scale": np.float32(0.15), "zero": np.uint8(128), "back": np.uint8(128)}
+            for end, value in constants.items():
+                result.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}_{end}"))
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    return result
+
+
+def test_a_wrong_zero_point_is_where_an_int8_file_parts_from_its_float(realdata: Path) -> None:
+    name = "cls-resnet-cifar10"
+    model = load(realdata, name)
+    layers = [node.output[0] for node in convolutions(model)]
+    right = quantised(model, layers)
+    assert compare(realdata, name, model, right).parts == []
+    for layer in layers:
+        wrong = onnx.ModelProto()
+        wrong.CopyFrom(right)
+        for tensor in wrong.graph.initializer:
+            if tensor.name == f"{layer}_back":
+                tensor.CopyFrom(numpy_helper.from_array(np.array(96, np.uint8), tensor.name))
+        found = compare(realdata, name, model, wrong)
+        assert (found.parts[0].tensor, found.parts[0].second) == (layer, f"{layer}_DequantizeLinear_Output")
