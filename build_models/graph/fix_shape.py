@@ -10,7 +10,7 @@ from onnx import shape_inference
 
 from build_models.errors import BuildError, RecipeError
 from build_models.graph.model_io import describe, inputs_of, outputs_of
-from build_models.graph.portable import fold_constants
+from build_models.graph.optimise import SHAPE_PASSES, optimise
 
 if TYPE_CHECKING:
     from build_models.graph.model_io import TensorInfo
@@ -55,7 +55,7 @@ def fix_shape(
     folded = not _all_static(result)
     if folded:
         # Shapes that the graph computes (Shape, Gather, Concat, Reshape) are constants now.
-        result = _infer(fold_constants(result))
+        result = _infer(optimise(result, passes=SHAPE_PASSES)[0])
     if not _all_static(result):
         raise BuildError(
             f"expected outputs of fixed shape, found {describe(outputs_of(result))}: the model selects boxes itself; "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Another order of additions changes float32 results of deep networks by up to 1e-5 of the largest; a real mistake
 # in a graph by far more.
 SAME_WITHIN = 1e-4
+OFFICIAL_DOMAINS = frozenset({"", "ai.onnx"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def describe(tensors: Iterable[TensorInfo]) -> str:
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the official operator set; 0 when the model imports none."""
-    return max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    return max((entry.version for entry in model.opset_import if entry.domain in OFFICIAL_DOMAINS), default=0)
 
 
 def constant_of(model: onnx.ModelProto, name: str) -> NDArray[Any] | None:
@@ -67,6 +68,21 @@ def constant_of(model: onnx.ModelProto, name: str) -> NDArray[Any] | None:
         if tensor.name == name:
             return numpy_helper.to_array(tensor)
     return None
+
+
+def attribute_of(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute, or ``default`` when the node has none of that name."""
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return helper.get_attribute_value(attribute)
+    return default
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    """Give a node an attribute, instead of the one of that name."""
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
 
 
 def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -158,7 +174,7 @@ def remove_dead_nodes(model: onnx.ModelProto) -> None:
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(name for inner in _with_inner_nodes(node) for name in inner.input)
+            needed.update(name for inner in _with_inner_nodes(node) for name in inner.input if name)
     del model.graph.node[:]
     model.graph.node.extend(reversed(kept))
     remove_unused_initialisers(model)

@@ -1,8 +1,9 @@
 """The last word on a float graph: optimised as far as any machine may use it, checked, and free of build traces.
 
-ONNX Runtime's BASIC level keeps to official operators (constant folding, removal of nodes without effect, fusions
-that need no kernel of a certain CPU); higher levels would bake this machine's layouts in. The same model gives the
-same bytes, on every run.
+The graph passes (`build_models.graph.optimise`) come first, then ONNX Runtime's BASIC level, which keeps to official
+operators and is good at moving transposes; then the passes again, on what that brought together. Higher levels would
+bake this machine's layouts in. Constants are folded by the passes alone: the runtime would also write out what only
+grows the file. The same model gives the same bytes, on every run.
 """
 
 from __future__ import annotations
@@ -17,24 +18,32 @@ import onnx
 
 from agent.model.runtime import ort
 from build_models.errors import BuildError
-from build_models.graph.model_io import first_line, opset_of, remove_dead_nodes, runtime_errors, tensor_names
+from build_models.graph.model_io import (
+    OFFICIAL_DOMAINS,
+    first_line,
+    opset_of,
+    remove_dead_nodes,
+    runtime_errors,
+    tensor_names,
+)
+from build_models.graph.optimise import optimise
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 IR_VERSION = 10
 OPSETS = (13, 21)
-_OFFICIAL = {"", "ai.onnx"}
 
 
 @dataclass(frozen=True, slots=True)
 class PortableReport:
-    """Operator counts before and after."""
+    """Operator counts before and after, and the rewrites of each graph pass."""
 
     nodes_before: int
     nodes_after: int
     operators: dict[str, int]
     opset: int
+    rewrites: dict[str, int]
 
 
 def make_portable(model: onnx.ModelProto, keep: Collection[str] = ()) -> tuple[onnx.ModelProto, PortableReport]:
@@ -47,26 +56,29 @@ def make_portable(model: onnx.ModelProto, keep: Collection[str] = ()) -> tuple[o
     Raises:
         BuildError: the result would not run on every device, or lost a tensor of ``keep``.
     """
-    result = strip(_optimise(model, keep))
+    own, first = optimise(model, keep)
+    own, second = optimise(_optimised_by_runtime(own, keep), keep)
+    result = strip(own)
     check_portable(result)
     lost = sorted(set(keep) - tensor_names(result))
     if lost:
         raise BuildError(f"optimisation lost the tensors {', '.join(lost)}")
     counts = Counter(node.op_type for node in result.graph.node)
-    report = PortableReport(len(model.graph.node), len(result.graph.node), dict(counts.most_common()), opset_of(result))
-    return result, report
-
-
-def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """ONNX Runtime's BASIC level alone; names of inputs and outputs stay."""
-    return strip(_optimise(model, ()))
+    rewrites = {name: count + second.rewrites[name] for name, count in first.rewrites.items()}
+    return result, PortableReport(
+        nodes_before=len(model.graph.node),
+        nodes_after=len(result.graph.node),
+        operators=dict(counts.most_common()),
+        opset=opset_of(result),
+        rewrites={name: count for name, count in rewrites.items() if count},
+    )
 
 
 def check_portable(model: onnx.ModelProto) -> None:
     """Raises BuildError unless the model keeps to official operators, IR 10 and opset 13 to 21, and is well formed."""
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in _OFFICIAL})
+    foreign = {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in OFFICIAL_DOMAINS}
     if foreign:
-        raise BuildError(f"expected official ONNX operators only, found {', '.join(foreign)}")
+        raise BuildError(f"expected official ONNX operators only, found {', '.join(sorted(foreign))}")
     low, high = OPSETS
     if model.ir_version > IR_VERSION or not low <= opset_of(model) <= high:
         raise BuildError(
@@ -101,7 +113,7 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _optimise(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
+def _optimised_by_runtime(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     """ONNX Runtime writes its optimised graph to a file only."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
@@ -115,7 +127,12 @@ def _optimise(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
         path = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(path)
         try:
-            ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(
+                probe.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["ConstantFolding"],
+            )
         except runtime_errors() as err:
             raise BuildError(f"ONNX Runtime refuses the model: {first_line(err)}") from err
         optimised = onnx.load(str(path))
@@ -132,7 +149,7 @@ def _strip_graph(graph: onnx.GraphProto) -> None:
         owner.ClearField("metadata_props")
     for node in graph.node:
         node.ClearField("overload")
-        if node.domain in _OFFICIAL:
+        if node.domain in OFFICIAL_DOMAINS:
             node.domain = ""
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:

@@ -6,10 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # comes with onnx
-from onnx import external_data_helper, helper, inliner, version_converter
+from onnx import external_data_helper, inliner
 
 from build_models.errors import BuildError, RecipeError
 from build_models.graph.fix_shape import fix_shape
@@ -23,6 +22,8 @@ from build_models.graph.model_io import (
     remove_unused_initialisers,
     run_model,
 )
+from build_models.graph.passes.convert_opset import convert_opset
+from build_models.graph.passes.promote_constants import promote_constants
 from build_models.graph.portable import IR_VERSION, OPSETS
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from build_models.recipe import InputRecipe
 
 _OFFICIAL = {"", "ai.onnx"}
-_CONSTANT_KINDS = {"value", "value_float", "value_floats", "value_int", "value_ints"}
 _COMPARED_INPUTS = 2
 
 
@@ -72,7 +72,7 @@ def import_onnx(path: Path, recipe: InputRecipe) -> tuple[onnx.ModelProto, Impor
         RecipeError: there is no such file, it is no ONNX model, or its input is not what the recipe says.
         BuildError: the model is one that cannot be built, or its conversion changed its results.
     """
-    model, sha256 = _load(path)
+    model, sha256 = load_onnx(path)
     before = opset_of(model)
     result, shape = normalise(model, recipe)
     worst = 0.0
@@ -103,12 +103,15 @@ def normalise(model: onnx.ModelProto, recipe: InputRecipe) -> tuple[onnx.ModelPr
     size = None if recipe.height is None or recipe.width is None else (recipe.height, recipe.width)
     result, shape = fix_shape(result, recipe.layout, size, recipe.channels)
     result = _to_supported_opset(result)
-    _promote_constants(result)  # the converter makes some of its own
-    return result, shape
+    return promote_constants(result)[0], shape  # the converter makes some of its own
 
 
-def _load(path: Path) -> tuple[onnx.ModelProto, str]:
-    """The model with its external data, and one digest over all files."""
+def load_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
+    """The checked model with its external data, and one digest over all files.
+
+    Raises:
+        RecipeError: there is no such file, or it is no well-formed ONNX model.
+    """
     try:
         data = path.read_bytes()
     except OSError as err:
@@ -151,28 +154,6 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _promote_constants(model: onnx.ModelProto) -> None:
-    """Constant nodes become initialisers, the one form in which later stages look for numbers."""
-    kept = []
-    for node in model.graph.node:
-        kinds = {attribute.name for attribute in node.attribute}
-        if node.op_type != "Constant" or not kinds <= _CONSTANT_KINDS:
-            kept.append(node)
-            continue
-        (attribute,) = node.attribute
-        value = helper.get_attribute_value(attribute)
-        if attribute.name == "value":
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(value)
-            tensor.name = node.output[0]
-        else:
-            dtype = np.float32 if attribute.name.startswith("value_float") else np.int64
-            tensor = onnx.numpy_helper.from_array(np.asarray(value, dtype), node.output[0])
-        model.graph.initializer.append(tensor)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-
-
 def _forget_initialiser_inputs(model: onnx.ModelProto) -> None:
     """Before IR 4 every initialiser was listed as an input, where it counts as changeable."""
     remove_unused_initialisers(model)
@@ -193,36 +174,6 @@ def _fix_imports(model: onnx.ModelProto) -> None:
 
 
 def _to_supported_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert only what must be, and prove that the results stay the same, bit for bit."""
+    """Convert only what must be."""
     low, high = OPSETS
-    before = opset_of(model)
-    target = min(max(before, low), high)
-    if target == before:
-        return model
-    try:
-        converted = version_converter.convert_version(model, target)
-    except (RuntimeError, ValueError) as err:
-        raise BuildError(
-            f"cannot convert the model from opset {before} to {target}: {first_line(err)}; export it with opset 17"
-        ) from err
-    converted.ir_version = IR_VERSION
-    if before < 11:
-        _restore_corner_aligned_resize(converted)
-    for seed in range(_COMPARED_INPUTS):
-        feed = random_feed(model, seed)
-        expected, got = run_model(model, feed), run_model(converted, feed)
-        changed = sorted(name for name in expected if not np.array_equal(expected[name], got[name], equal_nan=True))
-        if changed:
-            raise BuildError(
-                f"converting the model from opset {before} to {target} changed its results ({', '.join(changed)}); "
-                "export it with opset 17"
-            )
-    return converted
-
-
-def _restore_corner_aligned_resize(model: onnx.ModelProto) -> None:
-    """Before opset 11 sampling was ``x / scale``, rounded down; the converter leaves the newer, centred default."""
-    for node in model.graph.node:
-        if node.op_type == "Resize" and not any(entry.name.startswith("coord") for entry in node.attribute):
-            node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
-            node.attribute.append(helper.make_attribute("nearest_mode", "floor"))
+    return convert_opset(model, min(max(opset_of(model), low), high))[0]

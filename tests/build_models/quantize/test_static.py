@@ -219,10 +219,11 @@ def test_pixels_that_are_only_moved_stay_bytes(tmp_path: Path) -> None:
 
 
 def test_a_subtraction_inside_the_network_is_done_in_int8(tmp_path: Path) -> None:
-    nodes = [
+    nodes = [  # neither convolution can take it in: one is behind a Relu, the other pads
         helper.make_node("Conv", ["x", "w"], ["c"]),
-        helper.make_node("Sub", ["c", "offset"], ["s"]),
-        helper.make_node("Conv", ["s", "v"], ["f"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Sub", ["r", "offset"], ["s"]),
+        helper.make_node("Conv", ["s", "v"], ["f"], pads=[1] * 4),
     ]
     offset = np.linspace(-1, 1, 20, dtype=np.float32)[:, None, None]
     quantised = quantise(

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from build_models.errors import BuildError, RecipeError
 from build_models.graph.model_io import inputs_of, random_feed, run_model
+from build_models.graph.passes import convert_opset
 from build_models.recipe import InputRecipe
-from build_models.source import onnx_import
 from build_models.source.onnx_import import import_onnx
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def test_a_conversion_that_changes_results_is_refused(tmp_path: Path, monkeypatc
     """The control: without our repair the converter's Resize samples elsewhere."""
     path = tmp_path / "old.onnx"
     onnx.save(old_model(), path)
-    monkeypatch.setattr(onnx_import, "_restore_corner_aligned_resize", lambda model: None)
+    monkeypatch.setattr(convert_opset, "_restore_corner_aligned_resize", lambda model: None)
 
     with pytest.raises(BuildError, match=r"from opset 9 to 13 changed its results \(y\)"):
         import_onnx(path, RECIPE)
