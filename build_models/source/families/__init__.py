@@ -8,7 +8,9 @@ from pydantic import Field
 
 from build_models.source.families.anchor_free import AnchorFree
 from build_models.source.families.boxes_scores import BoxesScores
+from build_models.source.families.fastestdet import FastestDet
 from build_models.source.families.logits import Logits
+from build_models.source.families.segmentation import Segmentation
 from build_models.source.families.yolox import Yolox
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ FAMILIES: dict[str, type[Family]] = {
     "boxes_scores": BoxesScores,
     "anchor_free": AnchorFree,
     "yolox": Yolox,
+    "fastestdet": FastestDet,
+    "segmentation": Segmentation,
 }
 
-AnyFamily = Annotated[Logits | BoxesScores | AnchorFree | Yolox, Field(discriminator="family")]
+AnyFamily = Annotated[
+    Logits | BoxesScores | AnchorFree | Yolox | FastestDet | Segmentation, Field(discriminator="family")
+]

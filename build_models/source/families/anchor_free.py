@@ -38,7 +38,7 @@ class AnchorFree(DetectFamily):
         None, description="input pixels per cell, of each pair; null: from the shapes"
     )
 
-    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int]) -> Head:
+    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int], label_count: int) -> Head:
         """Pairs of maps whose cells cover the input."""
         names = self.tensors if self.tensors is not None else [info.name for info in outputs_of(model)]
         infos = [self.pick(model, name) for name in names]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from agent.model.manifest import Record
 from build_models.errors import RecipeError
-from build_models.graph.model_io import describe, outputs_of
+from build_models.graph.model_io import TensorInfo, describe, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from build_models.graph.model_io import TensorInfo
+    from agent.model.manifest import Task
     from build_models.graph.writer import GraphWriter
 
 Arrays = dict[str, "NDArray[Any]"]
@@ -35,10 +35,12 @@ class Head:
 
     Attributes:
         family: the options with nothing left open.
-        tensors: the model's outputs that hold the raw head, in the family's order.
+        tensors: the model's outputs that hold the raw head, in the family's order: what ``reference`` reads.
         classes: number of labels.
-        anchors: number of boxes before selection; 0 for classification.
+        anchors: number of boxes before selection; 0 for tasks without boxes.
         rule: how the outputs were recognised, for the report.
+        inner: the tensors that ``append`` reads, where they lie before the outputs; empty: the outputs.
+        size_hw: height and width of the map or mask, where the family has one.
     """
 
     family: Family
@@ -46,23 +48,38 @@ class Head:
     classes: int
     anchors: int
     rule: str
+    inner: tuple[str, ...] = ()
+    size_hw: tuple[int, int] = (0, 0)
 
 
 class Family(Record, ABC):
     """A kind of model output and how it is decoded."""
 
-    task: ClassVar[Literal["classify", "detect"]]
+    task: ClassVar[Task]
     expects: ClassVar[str]
     input_defaults: ClassVar[dict[str, Any]] = {}
     family: str
 
     @abstractmethod
-    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int]) -> Head:
-        """Find the head among the outputs of a model of static shape; raises RecipeError when it is another family."""
+    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int], label_count: int) -> Head:
+        """Find the head among the outputs of a model of static shape.
+
+        Args:
+            model: with its own outputs.
+            input_hw: height and width of its input in pixels.
+            label_count: how many names the recipe gives; decides only what the shapes leave open.
+
+        Raises:
+            RecipeError: it is another family.
+        """
 
     @abstractmethod
     def append(self, writer: GraphWriter, head: Head, tensors: tuple[str, ...], input_hw: tuple[int, int]) -> None:
         """Write the nodes from the raw head, named ``tensors`` in this graph, to the canonical outputs."""
+
+    @abstractmethod
+    def canonical(self, head: Head) -> list[TensorInfo]:
+        """The outputs that ``append`` writes."""
 
     @abstractmethod
     def reference(self, raw: Mapping[str, NDArray[Any]], input_hw: tuple[int, int]) -> Arrays:
@@ -98,7 +115,7 @@ class Family(Record, ABC):
 class DetectFamily(Family):
     """Families of boxes; ``candidates`` is K, the number of boxes that leave the graph for suppression."""
 
-    task: ClassVar[Literal["classify", "detect"]] = "detect"
+    task: ClassVar[Task] = "detect"
     candidates: Annotated[int, Field(ge=1, le=3840)] = Field(
         300, description="best anchors that leave the graph, before non-maximum suppression on the device"
     )
@@ -107,6 +124,12 @@ class DetectFamily(Family):
     def kept(self, anchors: int, classes: int) -> int:
         """K: never more than there are anchors (or pairs)."""
         return min(self.candidates, anchors * classes if self.multi_label else anchors)
+
+    def canonical(self, head: Head) -> list[TensorInfo]:
+        """K boxes, their scores and labels."""
+        kept = self.kept(head.anchors, head.classes)
+        boxes = TensorInfo("boxes", "float32", (1, kept, 4))
+        return [boxes, TensorInfo("scores", "float32", (1, kept)), TensorInfo("labels", "int64", (1, kept))]
 
 
 def reference_selection(

@@ -38,7 +38,7 @@ class BoxesScores(DetectFamily):
         None, description="column of the scores that is no class of its own; labels skip it"
     )
 
-    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int]) -> Head:
+    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int], label_count: int) -> Head:
         """Tell the two outputs apart by the recipe, else by shape, else by name."""
         boxes, scores, rule = self._find(model)
         anchors = _rows(boxes)

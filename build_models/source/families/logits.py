@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from build_models.errors import RecipeError
-from build_models.graph.model_io import inputs_of, run_model, with_outputs
+from build_models.graph.model_io import TensorInfo
 from build_models.source.families.base import Arrays, Family, Head
+from build_models.source.families.probe import PROBES, probe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,24 +19,26 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from agent.model.manifest import Task
     from build_models.graph.writer import GraphWriter
 
-_PROBES = 3
 _SUM_TOLERANCE = 1e-3
 
 
 class Logits(Family):
     """Classification: output ``[1, C]`` (or with sides of 1 added)."""
 
-    task: ClassVar[Literal["classify", "detect"]] = "classify"
+    task: ClassVar[Task] = "classify"
     expects: ClassVar[str] = "one float32 output [1,C] of class scores"
     family: Literal["logits"] = "logits"
-    activation: Literal["auto", "softmax", "sigmoid", "none"] = Field(
-        "auto", description='what turns the output into probabilities; "auto": none if rows sum to 1, else softmax'
+    activation: Literal["auto", "softmax", "sigmoid", "exp", "none"] = Field(
+        "auto",
+        description='what turns the output into probabilities; "auto": none if rows sum to 1, exp if their '
+        "exponentials do, else softmax",
     )
     tensor: str | None = Field(None, description="name of the output; null: the only one")
 
-    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int]) -> Head:
+    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int], label_count: int) -> Head:
         """Find the vector, and whether its values are probabilities already (measured on random pictures)."""
         info = self.pick(model, self.tensor)
         shape = info.static_shape or ()
@@ -54,8 +57,14 @@ class Logits(Family):
         row = writer.reshape(tensors[0], (1, head.classes), "row")
         if self.activation == "softmax":
             writer.op("Softmax", row, name="softmax", output="scores", axis=1)
+        elif self.activation == "exp":
+            writer.op("Exp", row, name="exp", output="scores")
         else:
             writer.op("Sigmoid", row, name="sigmoid", output="scores")
+
+    def canonical(self, head: Head) -> list[TensorInfo]:
+        """A probability a class."""
+        return [TensorInfo("scores", "float32", (1, head.classes))]
 
     def reference(self, raw: Mapping[str, NDArray[Any]], input_hw: tuple[int, int]) -> Arrays:
         """``scores`` float32 ``[1, C]``."""
@@ -64,33 +73,33 @@ class Logits(Family):
         if self.activation == "softmax":
             powers = np.exp(row - row.max())
             row = powers / powers.sum()
+        elif self.activation == "exp":
+            row = np.exp(row)
         elif self.activation == "sigmoid":
             row = 1 / (1 + np.exp(-row))
         return {"scores": row[None].astype(np.float32)}
 
     def _activation(self, model: onnx.ModelProto, tensor: str) -> tuple[str, str]:
-        rows = _probe(model, tensor)
+        rows = probe(model, tensor).reshape(PROBES, -1).astype(np.float64)
         in_range = bool((rows >= -_SUM_TOLERANCE).all() and (rows <= 1 + _SUM_TOLERANCE).all())
-        sums_to_one = in_range and bool((np.abs(rows.sum(axis=1) - 1) < _SUM_TOLERANCE).all())
-        seen = f"over {_PROBES} random pictures the values lie in {rows.min():.3g}..{rows.max():.3g}" + (
-            " and sum to 1" if sums_to_one else ""
-        )
+        sums_to_one = in_range and _sum_to_one(rows)
+        logarithms = bool((rows <= _SUM_TOLERANCE).all()) and _sum_to_one(np.exp(np.minimum(rows, 0)))
+        seen = f"over {PROBES} random pictures the values lie in {rows.min():.3g}..{rows.max():.3g}"
+        if sums_to_one:
+            seen += " and sum to 1"
+        elif logarithms:
+            seen += " and their exponentials sum to 1"
         if self.activation == "auto":
-            return ("none" if sums_to_one else "softmax"), f"activation found: {seen}"
+            found = "none" if sums_to_one else "exp" if logarithms else "softmax"
+            return found, f"activation found: {seen}"
         if self.activation == "none" and not in_range:
             raise RecipeError(f"output.activation: none needs probabilities, but {seen}; use softmax or sigmoid")
         if self.activation != "none" and sums_to_one and rows.shape[1] > 1:
             raise RecipeError(f"output.activation: {self.activation} on top of probabilities: {seen}; use none")
+        if self.activation == "exp" and not logarithms:
+            raise RecipeError(f"output.activation: exp needs logarithms of probabilities, but {seen}; use softmax")
         return self.activation, f"activation from the recipe; {seen}"
 
 
-def _probe(model: onnx.ModelProto, tensor: str) -> NDArray[np.float64]:
-    """The output's rows ``[_PROBES, C]`` for random pictures, uint8 or float32 as the model's input wants."""
-    (source,) = inputs_of(model)
-    rng = np.random.default_rng(0)
-    probe = with_outputs(model, [tensor])
-    rows = []
-    for _ in range(_PROBES):
-        picture = rng.integers(0, 256, source.static_shape)
-        rows.append(run_model(probe, {source.name: picture.astype(source.dtype)})[tensor].reshape(-1))
-    return np.stack(rows).astype(np.float64)
+def _sum_to_one(rows: NDArray[np.float64]) -> bool:
+    return bool((np.abs(rows.sum(axis=1) - 1) < _SUM_TOLERANCE).all())

@@ -40,7 +40,7 @@ class Yolox(DetectFamily):
     )
     tensor: str | None = Field(None, description="name of the output; null: the only one")
 
-    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int]) -> Head:
+    def recognise(self, model: onnx.ModelProto, input_hw: tuple[int, int], label_count: int) -> Head:
         """The number of rows must be that of the grids."""
         info = self.pick(model, self.tensor)
         shape = info.static_shape or ()

@@ -20,6 +20,7 @@ from build_models.errors import RecipeError
 from build_models.graph.canonical_output import canonical_output
 from build_models.graph.model_io import describe, nodes_after, outputs_of, run_model
 from build_models.graph.portable import check_portable, make_portable
+from build_models.source.families import FAMILIES
 from build_models.source.families.anchor_free import AnchorFree
 from build_models.source.families.boxes_scores import BoxesScores
 from build_models.source.families.logits import Logits
@@ -239,6 +240,22 @@ def test_class_scores_of_every_shape_become_one_row_of_probabilities(shape: tupl
     np.testing.assert_allclose(report.family.reference(raw, INPUT_HW)["scores"], got, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1, 1), (1, 1, 1, 4)])
+@pytest.mark.parametrize("inside", ["LogSoftmax", "Softmax", None])
+def test_probabilities_are_the_same_whatever_the_model_ends_in(inside: str | None, shape: tuple[int, ...]) -> None:
+    model = classifier(shape, inside)
+    if inside:
+        model.graph.node[0].attribute.append(helper.make_attribute("axis", shape.index(4)))
+    picture = np.array([1.0, 2.0, 3.0, -1.0], np.float32).reshape(shape)
+
+    canonical, report = canonical_output(model, Logits(), INPUT_HW, list("abcd"))
+
+    powers = np.exp([1.0, 2.0, 3.0, -1.0])
+    np.testing.assert_allclose(run_model(canonical, {"x": picture})["scores"], [powers / powers.sum()], rtol=1e-5)
+    raw = run_model(model, {"x": picture})
+    np.testing.assert_allclose(report.family.reference(raw, INPUT_HW)["scores"], [powers / powers.sum()], rtol=1e-5)
+
+
 def classifier(shape: tuple[int, ...], activation: str | None) -> onnx.ModelProto:
     """Input ``x`` of the output's shape, passed through an activation."""
     node = helper.make_node(activation or "Identity", ["x"], ["out"])
@@ -259,6 +276,9 @@ def classifier(shape: tuple[int, ...], activation: str | None) -> onnx.ModelProt
         ("Softmax", "none", "none"),
         ("Sigmoid", "none", "none"),
         (None, "sigmoid", "sigmoid"),
+        ("LogSoftmax", "auto", "exp"),  # the exponentials sum to 1
+        ("LogSoftmax", "exp", "exp"),
+        ("Sigmoid", "auto", "softmax"),  # several labels at once: only the recipe can say so
     ],
 )
 def test_probabilities_are_recognised_by_rows_that_sum_to_one(inside: str | None, asked: str, expected: str) -> None:
@@ -272,7 +292,12 @@ def test_probabilities_are_recognised_by_rows_that_sum_to_one(inside: str | None
 
 @pytest.mark.parametrize(
     ("inside", "asked", "message"),
-    [("Softmax", "softmax", "softmax on top of probabilities"), (None, "none", "none needs probabilities")],
+    [
+        ("Softmax", "softmax", "softmax on top of probabilities"),
+        (None, "none", "none needs probabilities"),
+        (None, "exp", "exp needs logarithms of probabilities"),
+        ("Softmax", "exp", "exp on top of probabilities"),
+    ],
 )
 def test_an_activation_too_many_or_too_few_is_refused(inside: str | None, asked: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
@@ -300,7 +325,7 @@ def test_a_model_of_another_family_is_refused_with_what_was_expected_and_found(
     with pytest.raises(RecipeError, match=message) as caught:
         canonical_output(source_of(shapes), family, INPUT_HW, ["a"])
 
-    assert str(caught.value).endswith("families known: logits, boxes_scores, anchor_free, yolox")
+    assert str(caught.value).endswith(f"families known: {', '.join(FAMILIES)}")
     assert next(iter(shapes)) in str(caught.value)
 
 
