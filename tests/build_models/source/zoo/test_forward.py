@@ -70,4 +70,3 @@ def test_a_backbone_that_is_not_known_is_refused_with_the_list() -> None:
 @pytest.mark.parametrize(("channels", "rounded"), [(1, 8), (11.2, 16), (12, 16), (89.6, 88), (30 * 0.35, 16), (96, 96)])
 def test_channels_are_multiples_of_eight_and_never_a_tenth_fewer(channels: float, rounded: int) -> None:
     assert mobilenet_v2.multiple_of_8(channels) == rounded
-
