@@ -1,7 +1,8 @@
-"""A batch of one and a fixed size: every tensor gets a shape known before it runs."""
+"""Every tensor gets a shape known before it runs: a batch of one and a picture's size, or what is asked for by name."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,8 @@ from build_models.graph.model_io import describe, inputs_of, outputs_of
 from build_models.graph.optimise import SHAPE_PASSES, optimise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from build_models.graph.model_io import TensorInfo
 
 _AXES = {"nchw": {"channels": 1, "height": 2, "width": 3}, "nhwc": {"channels": 3, "height": 1, "width": 2}}
@@ -62,6 +65,69 @@ def fix_shape(
             "export it without non-maximum suppression"
         )
     return result, FixShapeReport(str(source), str(inputs_of(result)[0]), folded)
+
+
+def fix_axes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """Give inputs their shapes by name; the given model stays as it is.
+
+    Axes of the same symbol are the same size, so one input's shape may fix another's. Outputs are inferred anew; one
+    whose shape depends on what it shows stays open.
+
+    Args:
+        model: any number of inputs.
+        shapes: input name to its shape.
+
+    Raises:
+        RecipeError: no input has that name or that number of axes, a side contradicts one that is fixed already, or
+            an axis of an input is still open: they are listed.
+        BuildError: the model cannot work with these shapes.
+    """
+    sizes = _sizes_by_symbol(inputs_of(model), shapes)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for value in result.graph.input:
+        for axis, side in enumerate(value.type.tensor_type.shape.dim):
+            if value.name in shapes:
+                side.dim_value = shapes[value.name][axis]
+            elif side.dim_param in sizes:
+                side.dim_value = sizes[side.dim_param]
+    still_open = [
+        f"input {info.name} axis {axis} ({side})"
+        for info in inputs_of(result)
+        for axis, side in enumerate(info.shape)
+        if not isinstance(side, int)
+    ]
+    if still_open:
+        raise RecipeError(f"--shape leaves axes open: {', '.join(still_open)}; give their inputs a shape too")
+    return _infer(optimise(_infer(result), passes=SHAPE_PASSES)[0])
+
+
+def _sizes_by_symbol(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """What the shapes say of each symbol."""
+    known = {info.name: info for info in infos}
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, shape in shapes.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise RecipeError(f"--shape {name}: the model has no such input, it has {describe(infos)}{hint}")
+        info = known[name]
+        asked = "x".join(map(str, shape))
+        if len(shape) != len(info.shape):
+            raise RecipeError(
+                f"--shape {name}={asked}: expected {len(info.shape)} sides, one per axis of {info}, got {len(shape)}"
+            )
+        for axis, (own, side) in enumerate(zip(info.shape, shape, strict=True)):
+            place = f"input {name} axis {axis}"
+            if isinstance(own, int) and own != side:
+                raise RecipeError(f"--shape {name}={asked}: axis {axis} is fixed to {own} in the model ({info})")
+            if isinstance(own, str) and own != "?":
+                size, said_by = sizes.setdefault(own, (side, place))
+                if size != side:
+                    raise RecipeError(
+                        f"--shape {name}={asked}: axis {axis} is {own!r}, which {said_by} sets to {size}, not {side}"
+                    )
+    return {symbol: size for symbol, (size, _) in sizes.items()}
 
 
 def _only_input(model: onnx.ModelProto) -> TensorInfo:

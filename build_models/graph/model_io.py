@@ -137,6 +137,20 @@ def remove_unused_initialisers(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(kept)
 
 
+def freeze_initialisers(model: onnx.ModelProto) -> int:
+    """Take initialisers off the list of inputs, where older files had them: nobody may feed them any more.
+
+    Changes ``model``; returns how many there were.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in constants]
+    count = len(model.graph.input) - len(kept)
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, 4)  # before, they had to be there
+    return count
+
+
 def nodes_after(model: onnx.ModelProto, tensors: Collection[str]) -> list[str]:
     """Names of the nodes that depend on one of ``tensors``, in graph order: the decode tail behind raw heads."""
     reached = set(tensors)

@@ -15,6 +15,7 @@ from build_models.graph.fix_shape import fix_shape
 from build_models.graph.model_io import (
     check_same,
     first_line,
+    freeze_initialisers,
     inputs_of,
     opset_of,
     outputs_of,
@@ -157,8 +158,8 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 def _forget_initialiser_inputs(model: onnx.ModelProto) -> None:
     """Before IR 4 every initialiser was listed as an input, where it counts as changeable."""
     remove_unused_initialisers(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    kept = [value for value in model.graph.input if value.name not in constants]
+    freeze_initialisers(model)
+    kept = list(model.graph.input)
     used = {name for node in model.graph.node for name in node.input}
     real = [value for value in kept if value.name in used] or kept
     del model.graph.input[:]
