@@ -2,7 +2,8 @@
 
 The camera's bytes are the first quantised tensor: the input's Cast and QuantizeLinear (scale 1, zero point 0) cancel,
 so the int8 file begins with a DequantizeLinear of the image itself, and the device turns all up to the head into NHWC
-integer kernels without a transpose. Two rewrites keep it so when a mean stays in front of a padded convolution:
+integer kernels without a transpose. What only moves pixels moves bytes. Two rewrites keep it so when a mean stays in
+front of a padded convolution:
 
 - ``x - c`` becomes ``x + (-c)``: the provider adds in int8, but does not subtract.
 - a constant per channel is spread over its plane (by an Expand, which the device folds): measured for 224x224 on x86,
@@ -23,20 +24,21 @@ from agent.model.runtime import ort
 from build_models.errors import BuildError
 from build_models.graph.model_io import constant_of, remove_dead_nodes
 from build_models.graph.writer import GraphWriter
+from build_models.quantize.float_neighbours import (
+    free_float_readers,
+    keep_float,
+    part_constants,
+    part_outputs,
+)
+from build_models.quantize.islands import FUSIBLE, JOINS, WEIGHTED, settle
+from build_models.quantize.pixels import bind_bytes, cast_late, pixel_tensors
+from build_models.quantize.stem import pack_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from build_models.quantize.ranges import Ranges
 
-# What the CPU provider runs in int8, and what passes int8 through; quantising around others leaves float islands.
-FUSED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid")
-PASSED_THROUGH = (
-    *("Relu", "Clip", "MaxPool", "Resize", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
-    *("Slice", "Split", "Gather", "DepthToSpace"),
-)
-_WEIGHTED = {"Conv", "Gemm", "MatMul"}
-_MOVES_PIXELS = {"Cast", "Transpose", "Gather", "Slice", "Split", "Concat", "SpaceToDepth"}
 _SHORT_RUN = 16  # constants of fewer numbers are spread
 
 
@@ -53,9 +55,7 @@ def body_nodes(model: onnx.ModelProto, raw_outputs: Collection[str]) -> list[onn
 
 def quantisable_tensors(model: onnx.ModelProto, raw_outputs: Collection[str]) -> set[str]:
     """The float activations whose ranges `quantize_static` needs."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = [*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input]
-    floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    floats = {value.name for value in _inferred(model) if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     constants = {tensor.name for tensor in model.graph.initializer}
     used = {name for node in body_nodes(model, raw_outputs) for name in [*node.input, *node.output] if name}
     return (used & floats) - constants
@@ -63,8 +63,7 @@ def quantisable_tensors(model: onnx.ModelProto, raw_outputs: Collection[str]) ->
 
 def fusible_nodes(model: onnx.ModelProto, raw_outputs: Collection[str]) -> list[str]:
     """Names of the body's nodes that the CPU provider runs in int8, or that pass int8 through, in graph order."""
-    body = body_nodes(_with_sums(model), raw_outputs)
-    return [node.name for node in body if node.op_type in (*FUSED, *PASSED_THROUGH)]
+    return [node.name for node in body_nodes(_with_sums(model), raw_outputs) if node.op_type in FUSIBLE]
 
 
 def quantize_static(
@@ -74,60 +73,68 @@ def quantize_static(
     *,
     reduce_range: bool = False,
     per_channel: bool = True,
+    packed_stem: bool = False,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Quantise some nodes of a canonical float graph.
 
     Args:
         model: canonical graph, portable ops only; not changed.
-        nodes: names of the nodes to run in int8, of `fusible_nodes`.
+        nodes: names of the nodes to run in int8, of `fusible_nodes`; those that cannot pay stay float (`settle`).
         ranges: of every tensor in `quantisable_tensors` that one of these nodes reads or writes.
         reduce_range: weights of 7 bits, for x86 without VNNI: its sums of two products then stay in 16 bits.
         per_channel: a scale for every output channel of a weight, else one for all.
+        packed_stem: rewrite the first convolution (`pack_stem`), for x86.
 
     Returns:
-        The int8 graph with the same input and outputs, and a report: nodes quantised, and the operators left in float
-        on which those depend.
+        The int8 graph with the same input and outputs, and a report: nodes quantised, their names, the operators left
+        in float on which those depend, and whether the stem was packed.
 
     Raises:
-        BuildError: nothing could be quantised, or a weight has a zero point.
+        BuildError: a node is none that can be quantised, a range is missing, nothing is left to quantise, or a weight
+            has a zero point.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     prepared = _with_sums(model)
-    pixels = _pixel_tensors(prepared)
-    wanted = set(nodes)
-    chosen = [node for node in prepared.graph.node if node.name in wanted]
-    if not any(node.op_type in _WEIGHTED for node in chosen):
+    chosen = settle(prepared, nodes, pixel_tensors(prepared))
+    by_name = {node.name: node for node in prepared.graph.node}
+    if not any(by_name[name].op_type in WEIGHTED for name in chosen):
         raise BuildError("expected a convolution or matrix product to quantise, found none; set quantize.int8 to false")
-    full = {**ranges, **dict.fromkeys(pixels, (0.0, 255.0))}
-    data = {name: (np.float32(min(low, 0.0)), np.float32(max(high, 0.0))) for name, (low, high) in full.items()}
+    told = {"quantised_nodes": len(chosen), "nodes": chosen, "float_ops_in_body": _left(prepared, chosen)}
+    packed = pack_stem(prepared, ranges, chosen) if packed_stem else None
+    if packed is not None:
+        prepared, ranges, chosen = packed.model, packed.ranges, [*chosen, *packed.added]
+    pixels = pixel_tensors(prepared)
+    casts = cast_late(prepared)
+    bytes_ = {value.name for value in _inferred(prepared) if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    chosen = [node.name for node in prepared.graph.node if node.name in chosen and node.output[0] not in bytes_]
+    part_constants(prepared, chosen)
+    part_outputs(prepared, chosen)
+    full = {**ranges, **dict.fromkeys([*pixels, *casts.values()], (0.0, 255.0))}
     quantizer = QDQQuantizer(
         prepared,
         per_channel=per_channel,
         reduce_range=reduce_range,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-        nodes_to_quantize=[node.name for node in chosen],
+        tensors_range=TensorsData(CalibrationMethod.MinMax, _bounds(prepared, chosen, full)),
+        nodes_to_quantize=chosen,
         nodes_to_exclude=[],
-        op_types_to_quantize=[*FUSED, *PASSED_THROUGH],
+        op_types_to_quantize=list(FUSIBLE),
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
-    casts = _casts(prepared, pixels)
-    for name in casts:  # else what only moves pixels, such as a Transpose, would find its input in float and stay so
-        quantizer.quantize_activation_tensor(name)
     quantizer.quantize_model()
     quantizer.model.topological_sort()  # it appends its nodes at the end
     result: onnx.ModelProto = quantizer.model.model
-    _bind_bytes(result, casts)
+    bind_bytes(result, casts)
+    free_float_readers(result, chosen)
+    keep_float(result, chosen)
     _spread_constants(result)
     remove_dead_nodes(result)
     _check_weights(result)
-    depended_on = body_nodes(prepared, [name for node in chosen for name in node.output])
-    left_ops = sorted({node.op_type for node in depended_on if node.name not in wanted} - {"Cast", "Constant"})
-    return result, {"quantised_nodes": len(chosen), "float_ops_in_body": left_ops}
+    return result, {**told, "packed_stem": packed is not None}
 
 
 def count_kernels(model: onnx.ModelProto, optimised_path: str) -> dict[str, int]:
@@ -155,36 +162,30 @@ def _with_sums(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _pixel_tensors(model: onnx.ModelProto) -> set[str]:
-    """The tensors that hold the camera's bytes still: scale 1 and zero point 0 represent them exactly."""
-    pixels = {"image"}
+def _inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    return [*graph.value_info, *graph.output, *graph.input]
+
+
+def _left(model: onnx.ModelProto, chosen: Collection[str]) -> list[str]:
+    """Operators in float among those that the chosen nodes depend on."""
+    results = [name for node in model.graph.node if node.name in chosen for name in node.output]
+    return sorted({node.op_type for node in body_nodes(model, results) if node.name not in chosen} - {"Cast"})
+
+
+def _bounds(model: onnx.ModelProto, chosen: Collection[str], ranges: Ranges) -> dict[str, tuple[Any, Any]]:
+    """The ranges that the chosen nodes need, each with 0 in it."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    bounds = {}
     for node in model.graph.node:
-        moved = node.input if node.op_type == "Concat" else node.input[:1]
-        if node.op_type in _MOVES_PIXELS and pixels.issuperset(moved):
-            pixels.update(node.output)
-    return pixels
-
-
-def _casts(model: onnx.ModelProto, pixels: Collection[str]) -> dict[str, str]:
-    """Where bytes become float: the float tensor and the uint8 tensor that it is made of."""
-    casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in pixels]
-    return {node.output[0]: node.input[0] for node in casts}
-
-
-def _bind_bytes(model: onnx.ModelProto, casts: Mapping[str, str]) -> None:
-    """Let who reads bytes -> Cast -> QuantizeLinear(1, 0) read the bytes themselves."""
-    quantised = {}
-    for node in model.graph.node:
-        if node.op_type == "QuantizeLinear" and node.input[0] in casts:
-            scale, zero = (constant_of(model, name) for name in node.input[1:3])
-            if scale != 1 or zero != 0:
-                raise BuildError(
-                    f"expected the image to be quantised with scale 1 and zero point 0, got {scale} and {zero}"
-                )
-            quantised[node.output[0]] = casts[node.input[0]]
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = quantised.get(name, name)
+        if node.name in chosen:
+            data = node.input if node.op_type in (*WEIGHTED, *JOINS) else node.input[:1]
+            for name in {*data, *node.output} - constants - {""}:
+                if name not in ranges:
+                    raise BuildError(f"expected a range of the tensor {name}, found none; collect_ranges gives it")
+                low, high = ranges[name]
+                bounds[name] = (np.float32(min(low, 0.0)), np.float32(max(high, 0.0)))
+    return bounds
 
 
 def _spread_constants(model: onnx.ModelProto) -> None:
