@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from build_models.source.onnx_import import ImportReport, import_onnx
+from build_models.source.pt2_import import import_program
 from build_models.source.torch_export import TorchReport, export_torch
 
 if TYPE_CHECKING:
@@ -24,4 +25,6 @@ def load_source(recipe: Recipe) -> tuple[onnx.ModelProto, SourceReport]:
     """
     if recipe.source.kind == "torch":
         return export_torch(recipe.source, recipe.input)
+    if recipe.source.kind == "pt2":
+        return import_program(recipe.source, recipe.input)
     return import_onnx(recipe.source.path, recipe.input)

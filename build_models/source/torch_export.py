@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import logging
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import nn
+    from torch.export import ExportedProgram
 
     from build_models.graph.fix_shape import FixShapeReport
     from build_models.recipe import InputRecipe, TorchSource
@@ -72,32 +74,46 @@ def export_torch(source: TorchSource, recipe: InputRecipe) -> tuple[onnx.ModelPr
         RecipeError: torch is not installed; the callable, its arguments or the weights are not what they should be.
         BuildError: the module cannot be exported, or the exported model computes something else.
     """
-    torch = _import_torch()
+    import_torch()
     module, unwrapped = _load_module(source)
     assert recipe.height is not None, "the recipe checks it"
     assert recipe.width is not None
     size = (recipe.height, recipe.width)
     shape = (1, recipe.channels, *size) if recipe.layout == "nchw" else (1, *size, recipe.channels)
     exported = _export(module, shape, source.outputs)
+    return finish(exported, recipe, module, _digest(module.state_dict()), unwrapped)
+
+
+def finish(
+    exported: onnx.ModelProto, recipe: InputRecipe, module: nn.Module, sha256: str, unwrapped: list[str]
+) -> tuple[onnx.ModelProto, TorchReport]:
+    """What the exporter wrote, fixed in shape and compared with the module that it came from.
+
+    Raises:
+        RecipeError: its input is not what the recipe says.
+        BuildError: it computes something else.
+    """
     modules = _modules(exported)
     model, shape_report = normalise(exported, recipe)
-    difference = _compare(module, model, shape)
-    state = module.state_dict()
+    (source,) = inputs_of(model)
+    assert source.static_shape is not None, "normalise() made it static"
+    difference = _compare(module, model, source.static_shape)
     report = TorchReport(
-        sha256=_digest(state),
-        torch_version=str(torch.__version__).partition("+")[0],
+        sha256=sha256,
+        torch_version=str(import_torch().__version__).partition("+")[0],
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         unwrapped=unwrapped,
         modules=modules,
         largest_difference=difference,
         shape=shape_report,
-        inputs=[str(info) for info in inputs_of(model)],
+        inputs=[str(source)],
         outputs=[str(info) for info in outputs_of(model)],
     )
     return model, report
 
 
-def _import_torch() -> Any:
+def import_torch() -> Any:
+    """Torch with its exporter; raises RecipeError when either is missing."""
     try:
         import onnxscript  # noqa: F401 - only the torch extra has it; the exporter needs it
         import torch
@@ -107,7 +123,7 @@ def _import_torch() -> Any:
 
 
 def _load_module(source: TorchSource) -> tuple[nn.Module, list[str]]:
-    torch = _import_torch()
+    torch = import_torch()
     where = f"source.callable {source.callable}"
     module_name, _, function_name = source.callable.partition(":")
     with _on_sys_path(source.python_path):
@@ -127,7 +143,7 @@ def _load_module(source: TorchSource) -> tuple[nn.Module, list[str]]:
 
 def _load_weights(module: nn.Module, path: Path) -> list[str]:
     """Load a state dict, which may be wrapped the usual ways; returns what was unwrapped."""
-    torch = _import_torch()
+    torch = import_torch()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as err:
@@ -160,13 +176,24 @@ def _load_weights(module: nn.Module, path: Path) -> list[str]:
 
 
 def _export(module: nn.Module, shape: tuple[int, ...], outputs: list[str] | None) -> onnx.ModelProto:
-    torch = _import_torch()
-    example = torch.zeros(shape)
-    with _silence():
+    return to_onnx(module, (import_torch().zeros(shape),), outputs)
+
+
+def to_onnx(
+    model: nn.Module | ExportedProgram, arguments: tuple[Any, ...], outputs: list[str] | None
+) -> onnx.ModelProto:
+    """Run torch's exporter on a module and example arguments, or on a program.
+
+    Raises:
+        BuildError: it cannot.
+        RecipeError: there are more or fewer outputs than names.
+    """
+    torch = import_torch()
+    with silenced():
         try:
             program = torch.onnx.export(
-                module,
-                (example,),
+                model,
+                arguments,
                 dynamo=True,
                 external_data=False,
                 opset_version=OPSET,
@@ -179,12 +206,17 @@ def _export(module: nn.Module, shape: tuple[int, ...], outputs: list[str] | None
             raise BuildError(f"torch cannot export the module: {_cause(err)}") from err
     proto = onnx.ModelProto()
     proto.CopyFrom(program.model_proto)
+    found = [value.name for value in proto.graph.output]
+    if outputs is not None and found != outputs:
+        raise RecipeError(
+            f"source.outputs: expected a name for each of the {len(found)} outputs, got {', '.join(outputs) or 'none'}"
+        )
     return proto
 
 
 def _compare(module: nn.Module, model: onnx.ModelProto, shape: tuple[int, ...]) -> float:
     """Largest difference between torch and ONNX on random inputs, as a share of the largest output."""
-    torch = _import_torch()
+    torch = import_torch()
     rng = np.random.default_rng(0)
     (source,) = inputs_of(model)
     worst = 0.0
@@ -199,9 +231,13 @@ def _compare(module: nn.Module, model: onnx.ModelProto, shape: tuple[int, ...]) 
 
 
 def _flat(result: object) -> list[NDArray[Any]]:
-    """Outputs in the exporter's order: tuples, lists and dictionaries opened."""
+    """Outputs in the exporter's order: tuples, lists, dictionaries and dataclasses opened, None left out."""
+    if result is None:
+        return []
     if isinstance(result, dict):
         return [array for value in result.values() for array in _flat(value)]
+    if dataclasses.is_dataclass(result):
+        return [array for field in dataclasses.fields(result) for array in _flat(getattr(result, field.name))]
     if isinstance(result, tuple | list):
         return [array for value in result for array in _flat(value)]
     return [result.numpy()]  # type: ignore[attr-defined] # a tensor
@@ -249,7 +285,7 @@ def _on_sys_path(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Keep the exporter's remarks about itself from the user; what matters is compared afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

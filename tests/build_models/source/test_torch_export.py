@@ -11,9 +11,11 @@ pytest.importorskip("torch", reason="needs the torch extra")
 import torch
 
 from build_models.errors import BuildError, RecipeError
+from build_models.graph.canonical_output import canonical_output
 from build_models.graph.model_io import run_model
 from build_models.recipe import InputRecipe, TorchSource
 from build_models.source import torch_export
+from build_models.source.families.segmentation import Segmentation
 from build_models.source.torch_export import export_torch
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ pytestmark = pytest.mark.torch
 RECIPE = InputRecipe(height=16, width=24)
 MODULE = "models_of_a_user"
 CODE = """
+from collections import OrderedDict
+from dataclasses import dataclass, fields
+
 import torch
 from torch import nn
 
@@ -49,6 +54,55 @@ def a_number():
 class Undecided(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x
+
+# As torchvision's segmenters: an OrderedDict.
+class ByName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.auxiliary = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 1)
+
+    def forward(self, x):
+        return OrderedDict(out=self.conv(x), aux=self.auxiliary(x))
+
+# As transformers' outputs: a dataclass that is a dictionary of those of its fields that are not None.
+@dataclass
+class ModelOutput(OrderedDict):
+    loss: torch.Tensor = None
+    logits: torch.Tensor = None
+    hidden_states: tuple = None
+
+    def __post_init__(self):
+        for field in fields(self):
+            if getattr(self, field.name) is not None:
+                self[field.name] = getattr(self, field.name)
+
+torch.utils._pytree.register_pytree_node(
+    ModelOutput,
+    lambda output: (list(output.values()), list(output.keys())),
+    lambda values, keys: ModelOutput(**dict(zip(keys, values))),
+    serialized_type_name="models_of_a_user.ModelOutput",
+)
+
+@dataclass
+class Plain:
+    logits: torch.Tensor
+    spare: torch.Tensor = None
+
+torch.export.register_dataclass(Plain)
+
+class Wrapped(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.conv, self.kind = nn.Conv2d(3, 5, 3), kind
+
+    def forward(self, x):
+        return self.kind(logits=self.conv(x).mean((2, 3)))
+
+def as_transformers():
+    return Wrapped(ModelOutput)
+
+def as_dataclass():
+    return Wrapped(Plain)
 """
 
 
@@ -97,6 +151,44 @@ def test_a_module_whose_path_depends_on_the_picture_is_refused(user_folder: Path
     with pytest.raises(BuildError, match="torch cannot export the module") as caught:
         export_torch(source(user_folder, "Undecided"), RECIPE)
     assert "\n" not in str(caught.value)
+
+
+def test_outputs_by_name_are_named_by_the_recipe(user_folder: Path) -> None:
+    """What ``module:function`` of torchvision gives: a dictionary, of which the family takes one."""
+    by_name = source(user_folder, "ByName", outputs=["out", "aux"])
+    net = torch_export._load_module(by_name)[0]
+    torch.manual_seed(1)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter)
+    weights = user_folder / "weights.pt"
+    torch.save(net.state_dict(), weights)
+
+    model, report = export_torch(source(user_folder, "ByName", outputs=["out", "aux"], weights=weights), RECIPE)
+    canonical, head = canonical_output(model, Segmentation(tensor="out"), (16, 24), list("abcde"))
+
+    picture = np.random.default_rng(3).random((1, 3, 16, 24), dtype=np.float32)
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(picture))
+    assert report.outputs == ["out float32[1,5,16,24]", "aux float32[1,5,16,24]"]
+    assert head.outputs == ("out",)
+    mask = run_model(canonical, {"input": picture})["mask"]
+    np.testing.assert_array_equal(mask, expected["out"].numpy().argmax(axis=1))
+    assert (mask != expected["aux"].numpy().argmax(axis=1)).any()
+
+
+@pytest.mark.parametrize("function", ["as_transformers", "as_dataclass"])
+def test_outputs_of_classes_of_their_own_are_opened(user_folder: Path, function: str) -> None:
+    """Transformers' ModelOutput, and any dataclass that torch was told of; fields that are None are no outputs."""
+    model, report = export_torch(source(user_folder, function, outputs=["logits"]), RECIPE)
+
+    assert report.outputs == ["logits float32[1,5]"]
+    assert report.largest_difference < 1e-5
+    assert [value.name for value in model.graph.output] == ["logits"]
+
+
+def test_a_name_for_each_output_is_asked_for(user_folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"source\.outputs: expected a name for each of the 2 outputs, got out"):
+        export_torch(source(user_folder, "ByName", outputs=["out"]), RECIPE)
 
 
 def test_an_export_that_computes_something_else_is_refused(user_folder: Path) -> None:
