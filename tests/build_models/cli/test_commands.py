@@ -19,7 +19,9 @@ from agent.model.bundle import load_bundle
 from agent.model.session import SessionOptions
 from build_models import pipeline
 from build_models.__main__ import main
+from build_models.cli.import_onnx import FAMILY_NAMES
 from build_models.recipe_file import make_recipe
+from build_models.source.families import FAMILIES
 from tests.support.float_models import LABELS, spot_detector, spot_recipe, write_pictures
 
 if TYPE_CHECKING:
@@ -119,6 +121,14 @@ def test_a_recipe_is_built_from_its_own_folder(folder: Path, monkeypatch: pytest
     monkeypatch.chdir("elsewhere")
     assert main(["build", "../recipe.yaml", "--key", "../key.private.pem"]) == 0
     assert load_bundle(Path("out/relative-3"), [folder / "key.public.pem"]).manifest.version == 3
+
+
+def test_the_help_names_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["import", "--help"])
+    told = capsys.readouterr().out
+    assert sorted(FAMILY_NAMES) == sorted(FAMILIES)
+    assert not [name for name in FAMILIES if name not in told]
 
 
 @pytest.mark.parametrize("size", ["64", "64x", "0x0x0", "big"])
