@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.errors import EdgeAgentError
-from build_models.cli import build, compare, import_onnx, keygen, tap
+from build_models.cli import build, compare, import_onnx, keygen, optimize, split, tap
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -18,6 +18,8 @@ COMMANDS: dict[str, ModuleType] = {
     "compare": compare,
     "import": import_onnx,
     "keygen": keygen,
+    "optimize": optimize,
+    "split": split,
     "tap": tap,
 }
 
@@ -25,6 +27,7 @@ _EXAMPLES = """examples:
   build-models keygen mine                            mine.private.pem signs, mine.public.pem goes to the devices
   build-models build recipe.yaml --key mine.private.pem
   build-models import yolox_nano.onnx --family yolox --labels coco --calibration pictures/ --key mine.private.pem
+  build-models optimize in.onnx out.onnx --shape image=1x3x320x320
 
 exit codes: 0 done, 1 a stage's check failed, 2 correct the recipe, the arguments or the files they name
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,7 +17,7 @@ from build_models.graph.flow import close_names, float_names, live_nodes
 from build_models.graph.model_io import first_line, open_session, runtime_errors, tensor_names, with_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -114,24 +115,34 @@ def tap_groups(
 
 
 def tap_bytes(model: onnx.ModelProto, taps: Sequence[Tap], feeds: Mapping[str, NDArray[Any]]) -> list[int]:
-    """How large each tap's value is in bytes: the graph counts the elements itself, so no value leaves it."""
-    if not taps:
-        return []
-    names = [tap.tensor for tap in taps]
+    """How large each tap's value is in bytes."""
     types = _element_types(model)
+    names = [tap.tensor for tap in taps]
+    shapes = tensor_shapes(model, names, feeds)
+    return [math.prod(shapes[name]) * types.get(name, _WIDEST) for name in names]
+
+
+def tensor_shapes(
+    model: onnx.ModelProto, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of computed tensors when the model runs: the graph tells them itself, so no value leaves it."""
+    if not names:
+        return {}
     probe = with_outputs(model, names)
-    taken, count = tensor_names(probe), 0
+    taken = tensor_names(probe)
+    told = {name: next(_free(f"shape_of_{index}", taken)) for index, name in enumerate(names)}
     del probe.graph.output[:]
-    counted = []
-    for name in names:
-        while f"elements_{count}" in taken:
-            count += 1
-        counted.append(f"elements_{count}")
-        count += 1
-        probe.graph.node.append(helper.make_node("Size", [name], [counted[-1]]))
-        probe.graph.output.append(helper.make_tensor_value_info(counted[-1], TensorProto.INT64, []))
-    elements = _runner(probe, counted)(feeds)
-    return [int(number) * types.get(name, _WIDEST) for name, number in zip(names, elements, strict=True)]
+    for name, shape in told.items():
+        probe.graph.node.append(helper.make_node("Shape", [name], [shape]))
+        probe.graph.output.append(helper.make_tensor_value_info(shape, TensorProto.INT64, None))
+    values = _runner(probe, list(told.values()))(feeds)
+    return {name: tuple(map(int, value)) for name, value in zip(told, values, strict=True)}
+
+
+def _free(name: str, taken: Collection[str]) -> Iterator[str]:
+    while name in taken:
+        name += "_"
+    yield name
 
 
 def _runner(model: onnx.ModelProto, names: Sequence[str]) -> Callable[[Mapping[str, NDArray[Any]]], list[Any]]:

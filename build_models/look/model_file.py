@@ -8,7 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # comes with onnx
 
 from build_models.errors import RecipeError
-from build_models.graph.model_io import first_line
+from build_models.graph.model_io import first_line, freeze_initialisers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ _MOST_BYTES = 2**31 - 1  # a protobuf message, which is how ONNX Runtime gets an
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """The model with its external data.
+    """The model with its external data; initialisers that an old file lists as inputs are no inputs.
 
     Raises:
         RecipeError: there is no such file, it is no ONNX model, its data is missing, or it is larger than 2 GB.
@@ -35,4 +35,5 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise RecipeError(f"{path}: expected an ONNX model, found one without nodes")
     if model.ByteSize() > _MOST_BYTES:
         raise RecipeError(f"{path}: models of more than 2 GB cannot be taken apart; export it with smaller weights")
+    freeze_initialisers(model)
     return model

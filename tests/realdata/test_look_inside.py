@@ -14,9 +14,13 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from build_models.graph.model_io import with_outputs
+from build_models.graph.model_io import run_model, with_outputs
+from build_models.graph.split import split_model
+from build_models.graph.split_points import multiplications, split_points
+from build_models.graph.stages import prove_equal, run_stages, write_stages
 from build_models.graph.tap import find_taps, tap_bytes, tap_values
 from build_models.look.compare import Comparison, compare_models
+from build_models.look.model_file import read_model
 from build_models.look.samples import Preparation, samples_for
 from build_models.progress import Progress
 
@@ -27,18 +31,20 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.realdata, pytest.mark.build]
 
+FACES = "face-ultraface-rfb320"  # old: initialisers are inputs, shapes are computed in the graph
 # The pictures as each model was trained on them, and tensors early and late in it.
 PREPARED = {
     "det-yolox-nano": Preparation(scale=1.0, color="bgr", align="top_left"),
     "det-fastestdet": Preparation(color="bgr", resize="stretch"),
     "seg-road-adas0001": Preparation(scale=1.0, color="bgr", resize="stretch"),
     "cls-resnet-cifar10": Preparation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize="stretch"),
+    FACES: Preparation(scale=1.0, mean=(127.0,), std=(128.0,), resize="stretch"),
     "cls-mnist": Preparation(scale=1.0, resize="stretch"),
 }
 
 
 def load(realdata: Path, name: str) -> onnx.ModelProto:
-    return onnx.load(next((realdata / name).glob("*.onnx")))
+    return read_model(next((realdata / name).glob("*.onnx")))
 
 
 def feeds_of(realdata: Path, name: str, model: onnx.ModelProto, number: int = 0) -> dict[str, NDArray[Any]]:
@@ -175,3 +181,38 @@ def test_a_wrong_zero_point_is_where_an_int8_file_parts_from_its_float(realdata:
                 tensor.CopyFrom(numpy_helper.from_array(np.array(96, np.uint8), tensor.name))
         found = compare(realdata, name, model, wrong)
         assert (found.parts[0].tensor, found.parts[0].second) == (layer, f"{layer}_DequantizeLinear_Output")
+
+
+# --- splitting: at three places of every model
+
+
+@pytest.mark.parametrize("name", ["det-yolox-nano", "det-fastestdet", "cls-resnet-cifar10", "seg-road-adas0001", FACES])
+def test_a_model_split_at_three_places_equals_the_whole(realdata: Path, tmp_path: Path, name: str) -> None:
+    model = load(realdata, name)
+    feeds = [feeds_of(realdata, name, model, number) for number in range(2)]
+    cuts = [[node.output[0]] for node in convolutions(model)]
+    split = split_model(model, cuts, feeds=feeds[0])
+    assert len(split.stages) == 4
+    assert prove_equal(model, split, feeds) == 2
+    write_stages(tmp_path, split, {})
+    for each in feeds:
+        got = run_stages(tmp_path, each, optimise=False)
+        for output, want in run_model(model, each).items():
+            np.testing.assert_array_equal(got[output], want)
+
+
+@pytest.mark.parametrize("name", ["det-yolox-nano", "cls-resnet-cifar10", "cls-mnist"])
+def test_parts_chosen_by_work_are_about_equal(realdata: Path, name: str) -> None:
+    model = load(realdata, name)
+    feeds = feeds_of(realdata, name, model)
+    split = split_model(model, split_points(model, 3, "macs", feeds))
+    assert prove_equal(model, split, [feeds]) == 1
+    work = multiplications(model, feeds)
+    names = {model.graph.node[place].output[0]: count for place, count in work.items()}
+    shares = [
+        sum(names.get(output, 0) for node in stage.model.graph.node for output in node.output) / sum(work.values())
+        for stage in split.stages
+    ]
+    assert sum(shares) == pytest.approx(1)
+    if name != "cls-mnist":  # which has three layers only, of very unequal work
+        assert all(0.15 < share < 0.5 for share in shares)
