@@ -93,11 +93,13 @@ def list_pictures(
         try:
             content = read_file(path)
             sha256 = hashlib.sha256(content).hexdigest()
-            by_digest.setdefault(sha256, []).append(Listed(name, path, sha256, listed_size(content)))
+            listed = Listed(name, path, sha256, listed_size(content))
         except RecipeError as err:
             problems.add(name, str(err))
         except PictureError as err:
             problems.add(name, f"damaged, or no picture: {err}")
+        else:
+            by_digest.setdefault(sha256, []).append(listed)
     chosen = tuple(tuple(by_digest[sha256]) for sha256 in sorted(by_digest)[:limit])
     return Listing(chosen, sum(len(files) - 1 for files in chosen))
 

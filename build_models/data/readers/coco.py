@@ -55,7 +55,8 @@ def read_coco(config: Coco, labels: LabelIds, problems: Problems, progress: Prog
         return objects.truth()
 
     listing = list_pictures(config.images, sorted(images), config.limit, problems, progress)
-    return Found(listing.samples(truth_of, problems), listing.copies, tally.notes())
+    samples = listing.samples(truth_of, problems)
+    return Found(samples, listing.copies, tally.notes(samples))
 
 
 def _document(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -94,15 +95,11 @@ def _images(document: dict[str, list[dict[str, Any]]], config: Coco, problems: P
         path = config.images / name if isinstance(name, str) and name else None
         if path is None or image_id is _MISSING or image_id in by_id or path in by_path:
             shown = f"id {entry.get('id')!r}, file_name {name!r}"
-            problems.add(
-                config.annotations.name, f"expected images with an id and a file_name of their own, got {shown}"
-            )
+            problems.add(config.annotations.name, f"expected images with their own id and file_name, got {shown}")
             continue
         by_id[image_id] = image = _Image(path, (entry.get("width"), entry.get("height")), [])
         if not path.is_relative_to(config.images) or ".." in path.parts or not path.is_file():
-            problems.add(
-                str(name), f"listed in {config.annotations.name}, but there is no such file in {config.images}"
-            )
+            problems.add(str(name), f"named in {config.annotations.name}, but there is no such file in {config.images}")
             continue
         by_path[path] = image
     for entry in document["annotations"]:

@@ -10,7 +10,10 @@ import numpy as np
 from build_models.data.sample import BoxesTruth
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from build_models.data.problems import LabelIds, Problems
+    from build_models.data.sample import Sample
 
 _EXCESS = 1e-3  # of a side: rounding of the tools that write labels
 _EXCESS_PX = 1.0
@@ -18,15 +21,14 @@ _EXCESS_PX = 1.0
 
 @dataclass(slots=True)
 class Tally:
-    """What was met in a whole dataset."""
+    """What was left out of a whole dataset."""
 
-    objects: int = 0
     empty: int = 0
     skipped: int = 0
 
-    def notes(self) -> tuple[str, ...]:
+    def notes(self, samples: Iterable[Sample]) -> tuple[str, ...]:
         """For people."""
-        told = [f"{self.objects} objects"]
+        told = [f"{sum(len(each.truth.labels) for each in samples if isinstance(each.truth, BoxesTruth))} objects"]
         if self.empty:
             told.append(f"{self.empty} boxes without area left out")
         if self.skipped:
@@ -67,8 +69,8 @@ class Objects:
         width, height = self.size_wh
         x1, y1, x2, y2 = xyxy
         over_x, over_y = max(_EXCESS_PX, width * _EXCESS), max(_EXCESS_PX, height * _EXCESS)
-        inside = -over_x <= min(x1, x2) and max(x1, x2) <= width + over_x
-        inside = inside and -over_y <= min(y1, y2) and max(y1, y2) <= height + over_y
+        inside = all(-over_x <= x <= width + over_x for x in (x1, x2))
+        inside = inside and all(-over_y <= y <= height + over_y for y in (y1, y2))
         if not inside:  # also when one of them is NaN
             box = ", ".join(f"{value:.6g}" for value in xyxy)
             self._problems.add(where, f"expected a box within the picture of {width} x {height} pixels, got {box}")
@@ -92,7 +94,6 @@ class Objects:
 
     def truth(self) -> BoxesTruth:
         """All that were added."""
-        self._tally.objects += len(self._rows)
         boxes, labels, ignore = zip(*self._rows, strict=True) if self._rows else ((), (), ())
         return BoxesTruth(
             np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(ignore, np.bool_)

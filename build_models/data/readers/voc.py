@@ -48,7 +48,8 @@ def read_voc(config: Voc, labels: LabelIds, problems: Problems, progress: Progre
         return objects.truth()
 
     listing = list_pictures(config.images, paths, config.limit, problems, progress)
-    return Found(listing.samples(truth_of, problems), listing.copies, tally.notes())
+    samples = listing.samples(truth_of, problems)
+    return Found(samples, listing.copies, tally.notes(samples))
 
 
 def _parse(path: Path) -> ET.Element:

@@ -53,7 +53,8 @@ def read_yolo(config: Yolo, labels: LabelIds, problems: Problems, progress: Prog
         return objects.truth()
 
     listing = list_pictures(config.images, paths, config.limit, problems, progress)
-    return Found(listing.samples(truth_of, problems), listing.copies, tally.notes())
+    samples = listing.samples(truth_of, problems)
+    return Found(samples, listing.copies, tally.notes(samples))
 
 
 def _read_line(
