@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_demo(commands)
     _add_model(commands)
+    _add_bench(commands)
     _add_config(commands)
     _add_health(commands)
     return parser
@@ -142,6 +143,28 @@ def _add_model(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="public key that may have signed it (repeatable)",
     )
     check.set_defaults(handler=("agent.model.check", "run"))
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="time a bundle's variants on this device",
+        description="Time every variant that this device can run, in turn, each in a process of its own.",
+    )
+    bench.add_argument("path", metavar="BUNDLE", help="the bundle's folder")
+    bench.add_argument("--variant", metavar="ID", help="only this one")
+    bench.add_argument("--json", action="store_true", help="for build-models (--measured) and other programs")
+    bench.add_argument("--threads", type=int, metavar="N", help="inference threads; without it one per physical core")
+    bench.add_argument("--rounds", type=int, default=10, metavar="N", help="turns of each variant (default: 10)")
+    bench.add_argument("--seconds", type=float, default=0.5, metavar="S", help="length of a turn (default: 0.5)")
+    bench.add_argument(
+        "--trusted-key",
+        action="append",
+        required=True,
+        metavar="PEM",
+        help="public key that may have signed it (repeatable)",
+    )
+    bench.set_defaults(handler=("agent.model.bench", "run"))
 
 
 def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

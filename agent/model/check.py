@@ -74,16 +74,16 @@ def run(args: argparse.Namespace) -> int:
     keys = [Path(key) for key in args.trusted_key]
     bundle = load_bundle(Path(args.path), keys)
     device = this_device(ort.__version__, available_providers())
-    facts = _facts(bundle, device)
+    facts = device_facts(bundle, device)
     trials = []
     if not args.json:
-        _say(_head_line(facts))
-    for trial in _trials(bundle, keys, device, _chosen(bundle, args.variant)):
+        say(_head_line(facts))
+    for trial in _trials(bundle, keys, device, chosen_variants(bundle, args.variant)):
         trials.append(trial)
         if not args.json:
-            _say(_line(trial))
+            say(_line(trial))
     if args.json:
-        _say(json.dumps({**facts, "trials": [asdict(trial) for trial in trials]}, indent=2))
+        say(json.dumps({**facts, "trials": [asdict(trial) for trial in trials]}, indent=2))
     _judge(bundle, trials)
     return 0
 
@@ -111,7 +111,8 @@ def largest_differences(
     }
 
 
-def _chosen(bundle: Bundle, wanted: str | None) -> Sequence[Variant]:
+def chosen_variants(bundle: Bundle, wanted: str | None) -> Sequence[Variant]:
+    """All variants, or the wanted one; BundleError when there is none of that name."""
     variants = bundle.manifest.variants
     chosen = [variant for variant in variants if wanted in (None, variant.id)]
     if not chosen:
@@ -179,7 +180,8 @@ def _judge(bundle: Bundle, trials: Sequence[Trial]) -> None:
         raise BundleError(f"bundle {bundle.manifest.name}: none of what was to be tried can run on this device")
 
 
-def _facts(bundle: Bundle, device: Device) -> dict[str, Any]:
+def device_facts(bundle: Bundle, device: Device) -> dict[str, Any]:
+    """Which bundle, on which machine: what every command that runs it here tells."""
     return {
         "name": bundle.manifest.name,
         "version": bundle.manifest.version,
@@ -211,7 +213,8 @@ def _line(trial: Trial) -> str:
     return f"{line}{trial.ms_per_run:.2f} ms a run; {f'differs at most by {told}' if told else 'no difference'}"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()  # a trial may take a minute
 
