@@ -329,9 +329,33 @@ def test_a_model_of_another_family_is_refused_with_what_was_expected_and_found(
     assert next(iter(shapes)) in str(caught.value)
 
 
-def test_the_number_of_labels_must_be_the_models() -> None:
+THREE_CLASSES: list[tuple[Family, dict[str, tuple[int, ...]]]] = [
+    (Yolox(), {"output": (1, YOLOX_CELLS, 8)}),
+    (BoxesScores(), {"boxes": (1, 9, 4), "scores": (1, 9, 3)}),
+    (BoxesScores(background_index=0), {"boxes": (1, 9, 4), "scores": (1, 9, 4)}),
+    (AnchorFree(), {"cls_8": (1, 3, 8, 12), "ltrb_8": (1, 4, 8, 12)}),
+]
+
+
+@pytest.mark.parametrize(("family", "shapes"), THREE_CLASSES)
+def test_the_number_of_labels_must_be_the_models(family: Family, shapes: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(RecipeError, match="labels: expected 3 names, one per class of the model, got 80"):
-        canonical_output(source_of({"output": (1, YOLOX_CELLS, 8)}), Yolox(), INPUT_HW, ["label"] * 80)
+        canonical_output(source_of(shapes), family, INPUT_HW, ["label"] * 80)
+
+
+def test_a_classifiers_labels_are_counted_too() -> None:
+    with pytest.raises(RecipeError, match="labels: expected 4 names, one per class of the model, got 3"):
+        canonical_output(classifier((1, 4), None), Logits(), INPUT_HW, ["label"] * 3)
+
+
+@pytest.mark.parametrize(("family", "shapes"), [*THREE_CLASSES, (Logits(), {"output": (1, 3)})])
+def test_outputs_of_another_type_are_refused(family: Family, shapes: dict[str, tuple[int, ...]]) -> None:
+    model = source_of(shapes)
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+
+    with pytest.raises(RecipeError, match=r"expected float32 outputs of fixed shape, found \w+ float16"):
+        canonical_output(model, family, INPUT_HW, ["label"] * 3)
 
 
 def test_the_raw_head_stays_in_the_graph_and_splits_network_from_decoding() -> None:
