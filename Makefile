@@ -58,11 +58,12 @@ check: ## lint, format, types and the import contract
 	$(BIN)/lint-imports
 
 .PHONY: demo-model
-demo-model: ## train the demo models and build their signed bundles again (about 25 minutes)
+demo-model: ## train the demo models and build their signed bundles again (about 45 minutes)
 	$(call environment,full)
 	$(BIN)/python -m build_models.demo.train --out out/demo
 	$(BIN)/python -m build_models.demo.train_classifier --out out/demo
-	cp $(addprefix out/demo/,weights.pt training.json classifier.pt classifier.json) build_models/demo/
+	$(BIN)/python -m build_models.demo.train_segmenter --out out/demo
+	cp $(addprefix out/demo/,weights.pt training.json classifier.pt classifier.json segmenter.pt segmenter.json) build_models/demo/
 	@$(MAKE) --no-print-directory demo-bundle
 
 .PHONY: demo-bundle
@@ -70,9 +71,11 @@ demo-bundle: ## build the demo models' bundles from the weights there are, signe
 	$(call environment,full)
 	$(BIN)/python -m build_models.demo.pictures --out out/demo/pictures
 	$(BIN)/python -m build_models.demo.crops --out out/demo/crops
+	$(BIN)/python -m build_models.demo.masks --out out/demo/masks
 	@test -f out/demo/demo.private.pem || $(BIN)/build-models keygen out/demo/demo
 	$(BIN)/build-models build configs/recipes/demo.yaml --key out/demo/demo.private.pem --out agent/demo/bundles/shapes
 	$(BIN)/build-models build configs/recipes/demo-classifier.yaml --key out/demo/demo.private.pem --out agent/demo/bundles/kinds
+	$(BIN)/build-models build configs/recipes/demo-segmenter.yaml --key out/demo/demo.private.pem --out agent/demo/bundles/areas
 	cp out/demo/demo.public.pem agent/demo/
 
 .PHONY: clean

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STEPS = 2400
-CONTROL_STEPS = 300
+CONTROL_STEPS = 600
 CONTROL_PICTURES = 200
 BATCH = 16
 

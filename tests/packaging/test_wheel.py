@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ONLY_IN_A_CHECKOUT = {
     "agent/ruff.toml",
     *(f"build_models/demo/{name}" for name in ("weights.pt", "training.json", "classifier.pt", "classifier.json")),
+    *(f"build_models/demo/{name}" for name in ("segmenter.pt", "segmenter.json")),
 }
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
