@@ -1,4 +1,4 @@
-"""Small folders of pictures and labels for these tests."""
+"""Small folders of pictures and labels for these tests, and datasets as a recipe asks for them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,42 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from build_models.data.dataset import Dataset, load_dataset
+from build_models.data.formats import AnyData
+from build_models.errors import RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from agent.model.manifest import Task
+
 LABELS = ["person", "car", "dog"]
+TASKS: dict[str, Task] = {"class_folders": "classify", "masks": "segment"}
+
+
+def config(**values: Any) -> Any:
+    """As from a recipe: plain values."""
+    return TypeAdapter[Any](AnyData).validate_python(
+        {k: str(v) if hasattr(v, "parts") else v for k, v in values.items()}
+    )
+
+
+def load(**values: Any) -> Dataset:
+    return load_dataset(config(**values), LABELS, TASKS.get(values["format"], "detect"))
+
+
+def problems(**values: Any) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load(**values)
+    return str(caught.value)
+
+
+def by_name(dataset: Dataset) -> dict[str, Any]:
+    return {sample.name: sample.truth for sample in dataset.samples}
 
 
 def write_picture(path: Path, seed: int = 0, width: int = 40, height: int = 30) -> Path:
