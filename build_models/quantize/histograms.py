@@ -28,13 +28,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from build_models.errors import BuildError
-from build_models.graph.model_io import open_session, remove_dead_nodes
 from build_models.quantize.ranges import collect_extremes
+from build_models.quantize.taps import open_tapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
+
+    from agent.model.runtime import ort
 
 _BYTES_EACH = 2  # of a bin number
 _COUNTED_AT_ONCE = 1 << 23  # OpenCV counts in float32, which is exact up to 2^24
@@ -187,7 +189,7 @@ def _count(
     after_each: Callable[[], None],
 ) -> None:
     """Add what the pictures show to the counts."""
-    session = open_session(_binned(model, histograms), optimise=True)
+    session = _binned(model, histograms)
     seen = 0
     for image in images:
         for (name, histogram), numbers in zip(
@@ -217,22 +219,21 @@ def _counts(numbers: NDArray[np.uint16], bins: int) -> NDArray[np.int64]:
     return total
 
 
-def _binned(model: onnx.ModelProto, histograms: Mapping[str, TensorHistogram]) -> onnx.ModelProto:
-    """The graph up to the last of these tensors; its outputs are their bin numbers."""
+def _binned(model: onnx.ModelProto, histograms: Mapping[str, TensorHistogram]) -> ort.InferenceSession:
+    """A session of the graph up to the last of these tensors; its outputs are their bin numbers."""
     binned = onnx.ModelProto()
     binned.CopyFrom(model)
     if all(entry.domain != _DOMAIN for entry in binned.opset_import):
         binned.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-    graph = binned.graph
-    del graph.output[:]
+    constants = binned.graph.initializer
+    taps, outputs = [], []
     for index, (name, histogram) in enumerate(histograms.items()):
         width, zero, output = f"bins/width/{index}", f"bins/zero/{index}", f"bins/{index}"
-        graph.initializer.append(numpy_helper.from_array(np.array(histogram.width, np.float32), width))
-        graph.initializer.append(numpy_helper.from_array(np.array(_OFFSET + histogram.zero_bin, np.uint16), zero))
-        graph.node.append(helper.make_node("QuantizeLinear", [name, width, zero], [output], domain=_DOMAIN))
-        graph.output.append(onnx.ValueInfoProto(name=output, type=_bin_numbers()))
-    remove_dead_nodes(binned)
-    return binned
+        constants.append(numpy_helper.from_array(np.array(histogram.width, np.float32), width))
+        constants.append(numpy_helper.from_array(np.array(_OFFSET + histogram.zero_bin, np.uint16), zero))
+        taps.append(helper.make_node("QuantizeLinear", [name, width, zero], [output], domain=_DOMAIN))
+        outputs.append(onnx.ValueInfoProto(name=output, type=_bin_numbers()))
+    return open_tapped(binned, taps, outputs)
 
 
 def _bin_numbers() -> onnx.TypeProto:

@@ -6,6 +6,7 @@ kept. The sum is there for what is no number: least and greatest pass over most 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import onnx
 from onnx import helper
 
 from build_models.errors import BuildError
-from build_models.graph.model_io import open_session
+from build_models.quantize.taps import open_tapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -69,8 +70,12 @@ def collect_extremes(
         ValueError: there was no picture.
     """
     names = sorted(tensors)
-    session = open_session(_tapped(model, names), optimise=True)
-    outputs = [output.name for output in session.get_outputs()]
+    outputs = [f"range/{op_type}/{index}" for index in range(len(names)) for op_type in _TAPS]
+    taps = [
+        helper.make_node(op_type, [name], [output], keepdims=0)
+        for (name, op_type), output in zip(itertools.product(names, _TAPS), outputs, strict=True)
+    ]
+    session = open_tapped(model, taps, [onnx.ValueInfoProto(name=name) for name in outputs])
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     moving_low, moving_high = low, high
     count = 0
@@ -101,15 +106,3 @@ def collect_ranges(
     return {
         name: (low, high) for name, low, high in zip(found.names, found.low.tolist(), found.high.tolist(), strict=True)
     }
-
-
-def _tapped(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    del tapped.graph.output[:]
-    for index, name in enumerate(names):
-        for op_type in _TAPS:
-            output = f"range/{op_type}/{index}"
-            tapped.graph.node.append(helper.make_node(op_type, [name], [output], keepdims=0))
-            tapped.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
-    return tapped
