@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from build_models.graph.writer import GraphWriter
 
@@ -28,11 +28,15 @@ def part_constants(model: onnx.ModelProto, chosen: Collection[str]) -> None:
                 node.input[index] = copies[name]
 
 
-def part_outputs(model: onnx.ModelProto, chosen: Collection[str]) -> None:
-    """A float result of the graph that int8 nodes read too gets its own tensor: quantising would change the result."""
+def part_outputs(model: onnx.ModelProto, chosen: Collection[str]) -> dict[str, str]:
+    """A float result of the graph that int8 nodes read too gets its own tensor: quantising would change the result.
+
+    Changes ``model``; returns the tensors that the nodes now read, with the results that they are equal to.
+    """
     read = {name for node in model.graph.node if node.name in chosen for name in node.input}
     made = {name for node in model.graph.node if node.name in chosen for name in node.output}
     writer = GraphWriter(model, "result")
+    parted = {}
     for value in model.graph.output:
         if value.name not in read - made:
             continue
@@ -45,6 +49,8 @@ def part_outputs(model: onnx.ModelProto, chosen: Collection[str]) -> None:
         node = writer.nodes.pop()
         node.input[0], node.output[0] = inner, value.name
         model.graph.node.append(node)
+        parted[inner] = value.name
+    return parted
 
 
 def free_float_readers(model: onnx.ModelProto, chosen: Collection[str]) -> None:
@@ -65,33 +71,52 @@ def free_float_readers(model: onnx.ModelProto, chosen: Collection[str]) -> None:
 
 
 def keep_float(model: onnx.ModelProto, chosen: Collection[str]) -> None:
-    """Stop ONNX Runtime from quantising a float convolution between int8 ones by itself, with one scale for all.
+    """Stop ONNX Runtime from running float nodes between int8 ones in int8 after all; changes ``model``.
 
-    It does so (seen with 1.32) where input and output are quantised with one scale each; the same scale written once
-    for every channel says the same and is left alone.
+    Where a convolution's input and output are quantised with one scale each, it quantises the weights by itself, with
+    one scale for all (seen with 1.32); and it moves a pool of maxima to the other side of a QuantizeLinear or
+    DequantizeLinear, where its int8 kernel can take 100 times as long. The same scale written once for every channel
+    says the same and is left alone.
     """
-    dequantise = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    shapes = {value.name: value.type.tensor_type.shape for value in _values(model)}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     writer = GraphWriter(model, "per_channel")
     nodes: list[onnx.NodeProto] = []
+
+    def spread(node: onnx.NodeProto) -> list[str]:
+        """Scale and zero point of a node, once for each of its channels."""
+        count = shapes[node.output[0]].dim[1].dim_value
+        values = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
+        return [writer.constant(np.full(count, value), value.dtype, "parameter") for value in values]
+
     for node in model.graph.node:
-        source = dequantise.get(node.input[0]) if node.op_type in ("Conv", "Gemm") else None
-        weights = constants.get(node.input[1]) if source is not None else None
-        if node.name not in chosen and source is not None and weights is not None:
-            group = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
-            channels = weights.dims[1] * group if node.op_type == "Conv" else _gemm_inputs(node, weights)
-            scale, zero = (numpy_helper.to_array(constants[name]) for name in source.input[1:3])
-            inputs = [source.input[0], writer.constant(np.full(channels, scale), scale.dtype, "scale")]
-            inputs.append(writer.constant(np.full(channels, zero), zero.dtype, "zero"))
-            node.input[0] = writer.op("DequantizeLinear", *inputs, name=f"dequantise/{node.name}", axis=1)
+        source = makers.get(node.input[0]) if node.input else None
+        if node.op_type in ("Conv", "Gemm", "MaxPool") and node.name not in chosen and _is_plain(source, constants):
+            assert source is not None
+            node.input[0] = writer.op(
+                "DequantizeLinear", source.input[0], *spread(source), name=f"dequantise/{node.name}", axis=1
+            )
             nodes.extend(writer.nodes)
             writer.nodes.clear()
+        elif node.op_type == "QuantizeLinear" and _is_float_pool(source, chosen):
+            node.input[1:3] = spread(node)
+            node.attribute.append(helper.make_attribute("axis", 1))
         nodes.append(node)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)
 
 
-def _gemm_inputs(node: onnx.NodeProto, weights: onnx.TensorProto) -> int:
-    transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
-    return int(weights.dims[1 if transposed else 0])
+def _is_plain(node: onnx.NodeProto | None, constants: Collection[str]) -> bool:
+    """A DequantizeLinear of an activation."""
+    return node is not None and node.op_type == "DequantizeLinear" and node.input[0] not in constants
+
+
+def _is_float_pool(node: onnx.NodeProto | None, chosen: Collection[str]) -> bool:
+    return node is not None and node.op_type == "MaxPool" and node.name not in chosen
+
+
+def _values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    return [*graph.value_info, *graph.output, *graph.input]

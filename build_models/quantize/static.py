@@ -111,8 +111,8 @@ def quantize_static(
     bytes_ = {value.name for value in _inferred(prepared) if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
     chosen = [node.name for node in prepared.graph.node if node.name in chosen and node.output[0] not in bytes_]
     part_constants(prepared, chosen)
-    part_outputs(prepared, chosen)
     full = {**ranges, **dict.fromkeys([*pixels, *casts.values()], (0.0, 255.0))}
+    full |= {name: full[result] for name, result in part_outputs(prepared, chosen).items() if result in full}
     quantizer = QDQQuantizer(
         prepared,
         per_channel=per_channel,
