@@ -2,7 +2,7 @@
 
 Each stage takes the workpiece and returns it with more of it filled in, and a report of plain data whose ``said``
 is its result in a few words. The checks stand inside the stages; a stage that fails stops the build, and nothing is
-left at the target.
+left at the target. A variant that keeps no budget does not stop it: it is refused, and what is good is packed.
 """
 
 from __future__ import annotations
@@ -17,51 +17,50 @@ import onnx
 
 from agent.model.bundle import key_id
 from agent.model.manifest import Metric
-from agent.model.runtime import available_providers, ort
 from agent.model.session import physical_cores
-from agent.model.variants import this_device, why_not
 from build_models import report
 from build_models.benchmark import Contender, compare_latency
 from build_models.errors import BuildError, RecipeError
 from build_models.evaluation import run_evaluation, runner
+from build_models.gate import judge_drop, judge_speed, refuse_for_accuracy
 from build_models.graph.canonical_output import canonical_output
 from build_models.graph.native_input import native_input
-from build_models.graph.portable import check_portable, make_portable, strip
+from build_models.graph.portable import make_portable
+from build_models.judge import Judge
 from build_models.pack import check_target, put_in_place, seal
-from build_models.pictures import load_pictures
-from build_models.quantize.ranges import collect_ranges
-from build_models.quantize.signal import layer_signals
-from build_models.quantize.static import count_kernels, fusible_nodes, quantisable_tensors, quantize_static
+from build_models.picture_sets import load_picture_sets
+from build_models.quantize.attempts import Memory
+from build_models.quantize.ground import calibrate
+from build_models.quantize.targets import target as target_named
 from build_models.source.load import load_source
-from build_models.verify import make_golden, measure_agreement, verify_against_source
-from build_models.workpiece import (
-    FLOAT_TOLERANCES,
-    FP32,
-    INT8,
-    Workpiece,
-    cpu_name,
-    new_candidate,
-    packed,
-    provenance,
-    session_of,
-    source_of,
-)
+from build_models.variants import make_variants
+from build_models.verify import make_golden, verify_against_source
+from build_models.workpiece import FP32, Workpiece, cpu_name, new_candidate, packed, provenance, session_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from build_models.measured import Measured
     from build_models.progress import Progress
     from build_models.recipe import Recipe
 
     Stage = Callable[[Workpiece, Progress], tuple[Workpiece, dict[str, Any]]]
 
 _VERIFIED_PICTURES = 16
-_SIGNAL_PICTURES = 8
+_GOLDEN_PICTURES = 32
 
 
-def build(recipe: Recipe, key: Ed25519PrivateKey, target: Path, progress: Progress) -> Workpiece:
+def build(
+    recipe: Recipe,
+    key: Ed25519PrivateKey,
+    target: Path,
+    progress: Progress,
+    *,
+    measured: Sequence[Measured] = (),
+    work: Path | None = None,
+) -> Workpiece:
     """Run all stages and put the signed bundle at ``target``.
 
     Args:
@@ -69,6 +68,8 @@ def build(recipe: Recipe, key: Ed25519PrivateKey, target: Path, progress: Progre
         key: signs the manifest.
         target: the bundle's directory; an older bundle there is replaced.
         progress: is told of every stage.
+        measured: figures from devices.
+        work: folder where calibration and search remember what they found; None: a later build begins anew.
 
     Returns:
         The finished workpiece with the reports of its stages.
@@ -79,8 +80,8 @@ def build(recipe: Recipe, key: Ed25519PrivateKey, target: Path, progress: Progre
     """
     place = target.resolve()  # a link to a bundle stays one
     check_target(place)
-    with _staging(place.parent) as work:
-        piece = Workpiece(recipe, work / "bundle", work / "scratch")
+    with _staging(place.parent) as staging:
+        piece = Workpiece(recipe, staging / "bundle", staging / "scratch", Memory(work), tuple(measured))
         for folder in (piece.folder / "models", piece.folder / "golden", piece.folder / "report", piece.scratch):
             folder.mkdir(parents=True)
         for name, stage in STAGES:
@@ -130,127 +131,132 @@ def _canonical_output(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[st
 
 def _optimise(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
     """Constant folding and fusions that hold on any CPU; this is the fp32 file."""
-    model, told = make_portable(piece.model, list(piece.canonical.raw_tensors.values()))
+    model, told = make_portable(piece.model, piece.raw_outputs)
     said = f"{told.nodes_before} -> {told.nodes_after} nodes, opset {told.opset}"
     return dataclasses.replace(piece, model=model), _plain(told, said)
 
 
-def _pictures(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
-    """Calibration pictures, and others kept out of it to judge the result."""
-    wanted = piece.recipe.calibration
-    if wanted is None:
-        raise RecipeError(
-            "calibration.pictures is missing: a folder of pictures like those the device will see is needed to "
-            "verify, and to quantise"
-        )
-    pictures = load_pictures(wanted.pictures, piece.input_spec, wanted.held_out_share, wanted.limit)
-    said = f"{len(pictures.calibration)} to calibrate, {len(pictures.held_out)} kept out"
-    if pictures.unreadable:
-        said += f", {len(pictures.unreadable)} unreadable and left out: {', '.join(pictures.unreadable[:3])}"
-    told = {
-        "said": said,
-        "calibration": len(pictures.calibration),
-        "held_out": len(pictures.held_out),
-        "unreadable": list(pictures.unreadable),
-        "sha256": pictures.sha256,
-    }
-    return dataclasses.replace(piece, pictures=pictures), told
-
-
-def _quantise(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
-    """The int8 file; both files are written to the staging folder."""
-    pictures, raw = piece.picture_set, list(piece.canonical.raw_tensors.values())
-    candidates = [new_candidate(piece, FP32, piece.model)]
-    told: dict[str, Any] = {"said": "left out by the recipe"}
-    if piece.recipe.quantize.int8:
-        images = (picture.input_image for picture in pictures.calibration)
-        tensors = quantisable_tensors(piece.model, raw)
-        ranges = collect_ranges(piece.model, tensors, progress.track(images, len(pictures.calibration), unit="picture"))
-        quantised, facts = quantize_static(piece.model, fusible_nodes(piece.model, raw), ranges)
-        quantised = strip(quantised)
-        check_portable(quantised)
-        candidates.insert(0, new_candidate(piece, INT8, quantised))
-        shown = [picture.input_image for picture in pictures.held_out[:_SIGNAL_PICTURES]]
-        signals = layer_signals(piece.model, quantised, shown)
-        worst = min(signals, key=lambda signal: signal.sqnr_db, default=None)
-        weakest = f", weakest layer {worst.node[:60]} at {worst.sqnr_db:.1f} dB" if worst else ""
-        told = {
-            "said": f"{facts['quantised_nodes']} nodes in int8{weakest}",
-            **facts,
-            "kernels_on_this_cpu": count_kernels(quantised, str(piece.scratch / "optimised.onnx")),
-            "layers": [dataclasses.asdict(signal) for signal in signals],
-            "ranges": {name: list(ranges[name]) for name in sorted(ranges)},
-        }
-    return dataclasses.replace(piece, candidates=tuple(candidates)), told
+def _pictures(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
+    """Pictures to calibrate with, to search with, and to judge with once: none serves twice."""
+    sets, told = load_picture_sets(piece.recipe, piece.input_spec, progress)
+    return dataclasses.replace(piece, sets=sets), told
 
 
 def _verify(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
-    """The files, read back from disk: fp32 against the source, int8 against fp32; then the golden files."""
-    pictures, task = piece.picture_set.held_out, piece.recipe.task
-    sessions = {each.variant.id: session_of(piece, each) for each in piece.candidates}
-    told: dict[str, Any] = {
-        FP32: verify_against_source(
-            packed(piece, sessions[FP32]), source_of(piece), pictures[:_VERIFIED_PICTURES], task, FLOAT_TOLERANCES
-        )
-    }
-    judged = []
-    said = [f"fp32 matches the source on {told[FP32]['pictures']} pictures ({told[FP32]['compared']} results)"]
+    """The fp32 file, read back from disk, against the source."""
+    candidate = new_candidate(piece, target_named(FP32), piece.model.SerializeToString(deterministic=True))
+    piece = dataclasses.replace(piece, candidates=(candidate,))
+    pictures = piece.pictures.search.first(_VERIFIED_PICTURES)
+    told = verify_against_source(
+        packed(piece, session_of(piece, candidate)),
+        source_of(piece),
+        pictures,
+        piece.recipe.task,
+        candidate.variant.golden.tolerances,
+    )
+    said = f"fp32 matches the source on {told['pictures']} pictures ({told['compared']} results)"
+    return piece, {"said": said, FP32: told}
+
+
+def _calibrate(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
+    """How the values of every tensor are distributed, and what may run in int8."""
+    if not piece.recipe.quantize.targets:
+        return piece, {"said": "no targets beside fp32"}
+    ground = calibrate(piece.model, piece.raw_outputs, piece.pictures, piece.memory, progress)
+    histograms, plan = ground.histograms, ground.plan
+    said = f"{len(histograms.tensors)} tensors over {histograms.pictures} pictures"
+    said += f"; {len(plan.nodes)} nodes may run in int8"
+    if plan.joins:
+        said += f", {len(plan.joins)} joins of different ranges stay in float"
+    told: dict[str, Any] = {"said": said, "joins": [dataclasses.asdict(join) for join in plan.joins]}
+    told["ranges"] = {name: [each.low, each.high] for name, each in sorted(histograms.tensors.items())}
+    return dataclasses.replace(piece, ground=ground), told
+
+
+def _search(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
+    """A file for every target of the recipe: the cheapest that keeps the budget on the search pictures."""
+    if not piece.recipe.quantize.targets:
+        return piece, {"said": "no targets beside fp32"}
+    candidates, found, told = make_variants(piece, progress)
+    return dataclasses.replace(piece, candidates=(*candidates, *piece.candidates), found=found), told
+
+
+def _judge(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
+    """Every file once on pictures that nothing else has seen, against fp32 and the budget."""
+    fp32, budget = piece.candidate(FP32), piece.recipe.budget
+    judge = Judge(piece.recipe, piece.pictures.val, session_of(piece, fp32), progress)
+    limit = budget.max_drop if judge.labelled else budget.max_disagreement
+    told: dict[str, Any] = {"metric": judge.name, "labelled": judge.labelled, "limit": limit}
+    judged, said = [], []
     for each in piece.candidates:
-        name = each.variant.id
-        metrics, refused = [], None
-        if name != FP32:
-            agreement = measure_agreement(task, sessions[FP32], sessions[name], pictures, piece.recipe.defaults)
-            least = piece.recipe.quantize.min_f1
-            value = agreement.value
-            if value is None:
-                refused = "fp32 sees nothing in the pictures kept out, so int8 cannot be judged"
-            else:
-                metrics = [Metric(name=f"{agreement.measure}_vs_fp32", value=value, drop=1 - value, cpu=cpu_name())]
-                if value < least:
-                    refused = f"{agreement.measure} against fp32 is {value:.3f}, the least is {least:g}"
-            told[name] = {**dataclasses.asdict(agreement), "least": least, "refused": refused}
-            outcome = "reported, not packed" if refused else "accepted"
-            shown = "not measurable" if value is None else f"{value:.3f}"
-            said.append(f"int8 {agreement.measure} {shown}: {outcome}")
-        if refused is None:
-            try:
-                data = make_golden(sessions[name], pictures, task, each.variant.golden.tolerances)
-            except BuildError as err:
-                if name == FP32:
-                    raise
-                refused = str(err)
-            else:
-                (piece.folder / each.variant.golden.file).write_bytes(data)
-        judged.append(
-            dataclasses.replace(each, variant=each.variant.model_copy(update={"metrics": metrics}), refused=refused)
+        if each.variant.id == FP32 or each.refused is not None:
+            judged.append(each)
+            continue
+        drop = judge.drop(session_of(piece, each))
+        accuracy = judge_drop(drop, judge.name, limit)
+        refused = refuse_for_accuracy(accuracy, budget)
+        metric = Metric(
+            name=judge.name, value=drop.candidate, drop=drop.value, interval=[drop.low, drop.high], cpu=cpu_name()
         )
-    return dataclasses.replace(piece, candidates=tuple(judged)), {"said": "; ".join(said), **told}
+        variant = each.variant.model_copy(update={"metrics": [metric]})
+        judged.append(dataclasses.replace(each, variant=variant, refused=refused, missed_budget=refused is not None))
+        told[each.variant.id] = {"outcome": accuracy.outcome, "said": accuracy.said, **dataclasses.asdict(drop)}
+        said.append(f"{each.variant.id} {accuracy.said}")
+    told["said"] = "; ".join(said) or "nothing beside fp32 to judge"
+    value = judge.reference_value
+    if value is not None:
+        metric = Metric(name=judge.name, value=value, cpu=cpu_name())
+        judged = [
+            dataclasses.replace(each, variant=each.variant.model_copy(update={"metrics": [metric]}))
+            if each.variant.id == FP32
+            else each
+            for each in judged
+        ]
+    return dataclasses.replace(piece, candidates=tuple(judged)), told
 
 
 def _benchmark(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
-    """Latency of source, fp32 and int8 side by side; an int8 file that is slower here than fp32 is refused."""
+    """Latency of source and variants side by side; a file that is too slow for a kind of machine is not for it."""
     source_path = piece.scratch / "source.onnx"
     onnx.save(piece.source, source_path)
     task = piece.recipe.task
     contenders = [Contender("source", source_path, task)]
     contenders += [
-        Contender(each.variant.id, piece.folder / each.variant.file, task, each.variant) for each in piece.candidates
+        Contender(each.variant.id, piece.folder / each.variant.file, task, each.variant)
+        for each in piece.candidates
+        if "cpu" in each.variant.providers
     ]
-    rounds = list(progress.track(compare_latency(contenders, physical_cores()), total=6, unit="round"))
+    rounds = list(progress.track(compare_latency(contenders, physical_cores()), 6, "round", "timing"))
     told = {**rounds[-1], "cpu": cpu_name()}
-    median_ms = {result["name"]: result["median_ms"] for result in told["results"]}
-    said = ", ".join(f"{name} {value:.2f} ms" for name, value in median_ms.items())
-    judged = []
+    times = {result["name"]: result["median_ms"] for result in told["results"]}
+    said = ", ".join(f"{name} {value:.2f} ms" for name, value in times.items())
+    judged, speeds = judge_speed(piece, times)
+    return dataclasses.replace(piece, candidates=tuple(judged)), {
+        "said": f"{said} ({told['threads']} threads)",
+        **told,
+        "speed": speeds,
+    }
+
+
+def _golden(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
+    """Inputs with the outputs of every file that will be packed, for the device to replay."""
+    pictures = piece.pictures.search.first(_GOLDEN_PICTURES)
+    checked = []
     for each in piece.candidates:
-        ratio = median_ms[each.variant.id] / median_ms[FP32]
-        made_for_this = why_not(each.variant, this_device(ort.__version__, available_providers())) is None
-        limit = piece.recipe.quantize.max_latency_ratio
-        slow = made_for_this and limit is not None and each.variant.id != FP32 and ratio > limit
-        latency = Metric(name="latency_ms", value=median_ms[each.variant.id], cpu=cpu_name())
-        variant = each.variant.model_copy(update={"metrics": [*each.variant.metrics, latency]})
-        refused = each.refused or (f"it takes {ratio:.2f}x the time of fp32, the most is {limit:g}" if slow else None)
-        judged.append(dataclasses.replace(each, variant=variant, refused=refused))
-    return dataclasses.replace(piece, candidates=tuple(judged)), {"said": f"{said} ({told['threads']} threads)", **told}
+        refused = each.refused
+        if refused is None:
+            tolerances = each.variant.golden.tolerances
+            try:
+                data = make_golden(session_of(piece, each), pictures, piece.recipe.task, tolerances)
+            except BuildError as err:
+                if each.variant.id == FP32:
+                    raise
+                refused = str(err)
+            else:
+                (piece.folder / each.variant.golden.file).write_bytes(data)
+        checked.append(dataclasses.replace(each, refused=refused))
+    count = sum(each.refused is None for each in checked)
+    return dataclasses.replace(piece, candidates=tuple(checked)), {"said": f"for {count} files"}
 
 
 def _evaluate(piece: Workpiece, _: Progress) -> tuple[Workpiece, dict[str, Any]]:
@@ -285,9 +291,12 @@ STAGES: Sequence[tuple[str, Stage]] = (
     ("canonical output", _canonical_output),
     ("optimise", _optimise),
     ("pictures", _pictures),
-    ("quantise", _quantise),
     ("verify", _verify),
+    ("calibrate", _calibrate),
+    ("search", _search),
+    ("judge", _judge),
     ("benchmark", _benchmark),
+    ("golden", _golden),
     ("evaluate", _evaluate),
     ("report", _report),
 )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from agent.model.manifest import Defaults, InputSpec, Label, Record, Slug, Text
+from build_models.data.formats import AnyData  # noqa: TC001 - pydantic resolves it at run time
 from build_models.labels import resolve_labels
 from build_models.recipe_types import RecipePath  # noqa: TC001 - pydantic resolves it at run time
 from build_models.source.families import FAMILIES, AnyFamily
@@ -35,6 +37,7 @@ def _number(value: object) -> object:
     return value
 
 
+MethodName = Literal["min_max", "moving_average", "percentile_99.999", "percentile_99.99", "entropy", "mse"]
 CALLABLE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
@@ -114,23 +117,61 @@ class InputRecipe(Record):
         return InputSpec(height=height, width=width, **shared)
 
 
-class Calibration(Record):
-    """Pictures for quantisation; a share is kept out of it to judge the result."""
+class Data(Record):
+    """Pictures: to calibrate and search with, and to judge with; no picture serves twice."""
 
-    pictures: RecipePath = Field(description="folder of pictures like those the device will see")
-    held_out_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share kept out of calibration")
-    limit: Annotated[int, Field(ge=3)] | None = Field(None, description="most pictures taken; null: all")
+    train: AnyData = Field(description="calibration and search are drawn from it; labels help the search")
+    val: AnyData | None = Field(None, description="judged once, at the end; null: a share of train is kept for it")
+    val_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.4, description="without val: share of train kept for it")
+    search_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.4, description="of what train has left: share that compares candidates, the others calibrate"
+    )
+    most_calibration: Annotated[int, Field(ge=1)] = Field(500, description="most pictures to calibrate with")
+    most_search: Annotated[int, Field(ge=1)] = Field(500, description="most pictures to compare candidates with")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="another seed, another split")
+
+
+class Budget(Record):
+    """What a variant may lose and what it must gain, against fp32."""
+
+    metric: Literal["auto", "top1", "top5", "map50_95", "map50", "miou", "pixel_accuracy"] = Field(
+        "auto", description='judged with the labels of val; "auto": top1, map50_95 or miou, as the task is'
+    )
+    classes: Annotated[list[Label], Field(min_length=1)] | None = Field(
+        None, description="judge these labels alone; null: all"
+    )
+    max_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="most of the metric that a variant may lose (0.01 is one point)"
+    )
+    max_disagreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05, description="without labels: the greatest share of fp32's own answers that a variant may change"
+    )
+    min_speedup: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="least factor by which a variant must be faster, else the build ends with exit code 3; null: "
+        "faster at all, else fp32 alone serves that target",
+    )
+    inconclusive: Literal["ship", "refuse"] = Field(
+        "ship", description="a drop within the budget whose 95 % interval is not: too few pictures to be sure"
+    )
 
 
 class Quantize(Record):
-    """The int8 variant and what it must keep."""
+    """The variants beside fp32, and how hard to try."""
 
-    int8: bool = Field(True, description="build it; needs calibration pictures")
-    min_f1: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.95, description="least agreement with fp32 on the pictures kept out; below it the variant is not packed"
+    targets: list[Literal["cpu", "cpu-nonvnni", "cpu-dynamic", "tensorrt", "cuda"]] = Field(
+        ["cpu"],
+        description="cpu: int8 for ARM and x86 with VNNI; cpu-nonvnni: int8 for other x86; cpu-dynamic: matrix "
+        "products only; tensorrt: int8; cuda: float16; empty: fp32 alone",
     )
-    max_latency_ratio: Annotated[float, Field(gt=0)] | None = Field(
-        1.0, description="most time against fp32 on a build host that the variant is for; null: no limit"
+    methods: Annotated[list[MethodName], Field(min_length=1)] = Field(
+        list(typing.get_args(MethodName)), description="calibration methods to choose from"
+    )
+    corrections: list[Literal["equalize", "bias"]] = Field(
+        ["equalize", "bias"], description="what may be tried before layers are left in float"
+    )
+    most_float_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="give up when more than this share of the arithmetic would have to stay in float"
     )
 
 
@@ -144,7 +185,8 @@ class Recipe(Record):
     output: AnyFamily
     labels: Labels = Field(description='names of the classes: a list, "coco", or a text file with one name a line')
     defaults: Defaults = Defaults()
-    calibration: Calibration | None = None
+    data: Data | None = None
+    budget: Budget = Budget()
     quantize: Quantize = Quantize()
     evaluation: Annotated[str, Field(pattern=CALLABLE)] | None = Field(
         None, description='"module:function" that measures the packed files for the report; see evaluation.py'

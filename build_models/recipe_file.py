@@ -13,17 +13,23 @@ from pydantic import BaseModel, ValidationError
 from agent.yaml_document import MAX_BYTES, Document, YamlProblem, parse
 from build_models.errors import RecipeError
 from build_models.recipe import Recipe
+from build_models.recipe_types import FromCommandLine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
 _SHOWN_LENGTH = 60
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe; paths in it are relative to its folder.
+
+    Args:
+        path: the YAML file.
+        overrides: ``key=value`` each, such as ``budget.max_drop=0.02``; the value is YAML and takes the place of what
+            the file says. Paths in them are relative to the working folder.
 
     Raises:
         RecipeError: one line a problem, ``file:line:col: key: what was expected, what came``.
@@ -39,6 +45,8 @@ def load_recipe(path: Path) -> Recipe:
         f"{path}:{problem.position.line}:{problem.position.column}: {_dotted(problem.key_path)}: {problem.message}"
         for problem in document.problems
     ]
+    for text in overrides:
+        _override(document.data, text)
     try:
         recipe = Recipe.model_validate(document.data, context={"base": path.parent})
     except ValidationError as err:
@@ -59,6 +67,34 @@ def make_recipe(values: Mapping[str, Any], base: Path = Path()) -> Recipe:
         return Recipe.model_validate(dict(values), context={"base": base})
     except ValidationError as err:
         raise RecipeError("\n".join(_told(error, values) for error in _errors(err))) from err
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Put a value of the command line into the recipe's data."""
+    key, found, value = text.partition("=")
+    if not found or not key.strip():
+        raise RecipeError(f"--set {text}: expected KEY=VALUE such as budget.max_drop=0.02")
+    try:
+        parsed = parse(f"value: {value}").data
+    except YamlProblem as err:
+        raise RecipeError(f"--set {text}: {err.problem.message}") from err
+    *parents, last = key.strip().split(".")
+    section = data
+    for name in parents:
+        inner = section.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {text}: {name} is no section of the recipe")
+        section = inner
+    section[last] = _typed(parsed["value"] if isinstance(parsed, dict) else None)
+
+
+def _typed(value: object) -> object:
+    """Texts of the command line know that they are."""
+    if isinstance(value, str):
+        return FromCommandLine(value)
+    if isinstance(value, dict):
+        return {name: _typed(inner) for name, inner in value.items()}
+    return [_typed(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _read(path: Path) -> str:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+
+class FromCommandLine(str):
+    """A text that somebody typed: as a path it is relative to where they are, not to the recipe."""
+
+    __slots__ = ()
+
+
+def _typed(value: object) -> object:
+    return Path.cwd() / Path(value).expanduser() if isinstance(value, FromCommandLine) else value
 
 
 def _below_base(path: Path, info: ValidationInfo) -> Path:
@@ -14,4 +24,4 @@ def _below_base(path: Path, info: ValidationInfo) -> Path:
 
 
 # A path as the recipe says it, relative to the recipe's folder (the validation context's ``base``).
-RecipePath = Annotated[Path, Field(strict=False), AfterValidator(_below_base)]
+RecipePath = Annotated[Path, Field(strict=False), BeforeValidator(_typed), AfterValidator(_below_base)]

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.model import golden
-from agent.model.matcher import Comparison, compare_outputs, f1_of_matched_boxes
-from agent.vision.decode import Thresholds, decode_class, decode_detections
+from agent.model.matcher import Comparison, compare_outputs
 from build_models.errors import BuildError
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from agent.model.manifest import Defaults, Task, Tolerances
+    from agent.model.manifest import Task, Tolerances
     from agent.model.session import Session
     from build_models.pictures import Picture
 
@@ -32,21 +31,6 @@ if TYPE_CHECKING:
 # As a share of a raw tensor's largest value. Measured on five published networks: up to 6e-5 from another order of
 # additions, 6e-3 and more on the worst of eight pictures when the mean is off by one grey level.
 RAW_TOLERANCE = 5e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How well a variant agrees with fp32 on pictures kept out of calibration.
-
-    Attributes:
-        measure: ``f1`` of matched boxes (detect) or ``top1`` agreement (classify).
-        value: 0..1, or None when the pictures show nothing to compare.
-        compared: objects of the fp32 variant, or pictures.
-    """
-
-    measure: str
-    value: float | None
-    compared: int
 
 
 @dataclass(frozen=True)
@@ -128,30 +112,6 @@ def verify_against_source(
     }
 
 
-def measure_agreement(
-    task: Task, reference: Session, candidate: Session, pictures: Sequence[Picture], defaults: Defaults
-) -> Agreement:
-    """Compare a variant with fp32 as the device would see it: after threshold and suppression."""
-    if task == "classify":
-        same = sum(
-            decode_class(run_on(reference, picture.input_image))[0]
-            == decode_class(run_on(candidate, picture.input_image))[0]
-            for picture in pictures
-        )
-        return Agreement("top1", same / len(pictures), len(pictures))
-    thresholds = Thresholds(defaults.score_threshold, defaults.iou_threshold, defaults.max_detections)
-    matched = extra = missed = 0
-    for picture in pictures:
-        exact, rough = (
-            decode_detections(run_on(session, picture.input_image), picture.placement, thresholds)
-            for session in (reference, candidate)
-        )
-        true_positives, false_positives, false_negatives = f1_of_matched_boxes(exact, rough)
-        matched, extra, missed = matched + true_positives, extra + false_positives, missed + false_negatives
-    f1 = 2 * matched / (2 * matched + extra + missed) if matched + missed else None
-    return Agreement("f1", f1, matched + missed)
-
-
 def make_golden(session: Session, pictures: Sequence[Picture], task: Task, tolerances: Tolerances) -> bytes:
     """A golden file of the two pictures that show most and differ; raises BuildError when none do."""
     outputs = [run_on(session, picture.input_image) for picture in pictures]
@@ -164,7 +124,10 @@ def make_golden(session: Session, pictures: Sequence[Picture], task: Task, toler
 
 
 def _strength(outputs: Outputs) -> float:
-    """How much a picture shows: the sum of its confident scores."""
+    """How much a picture shows: the sum of its confident scores, or how evenly a mask is shared by classes."""
+    if "mask" in outputs:
+        shares = np.bincount(outputs["mask"].reshape(-1)) / outputs["mask"].size
+        return float(1 - np.square(shares).sum())
     scores = outputs["scores"]
     return float(scores[scores >= 0.3].sum())
 
@@ -188,7 +151,7 @@ def _must_fail(
 def _largest_difference(expected: Outputs, got: Outputs) -> float:
     """As a share of the largest value of each tensor; NaN when a value is."""
     shares = [
-        float(np.abs(wanted.astype(np.float64) - got[name]).max()) / max(float(np.abs(wanted).max()), 1e-6)
-        for name, wanted in expected.items()
+        float(np.abs(expected[name].astype(np.float64) - have).max()) / max(float(np.abs(expected[name]).max()), 1e-6)
+        for name, have in got.items()
     ]
     return float(np.max(shares))

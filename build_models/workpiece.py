@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from agent import __version__
-from agent.model.manifest import Golden, Host, Requires, Tolerances, Variant
+from agent.model.manifest import Golden, Variant
 from agent.model.runtime import available_providers, ort
 from agent.model.session import Session, SessionOptions, physical_cores
 from agent.model.variants import this_device
@@ -28,28 +28,43 @@ if TYPE_CHECKING:
     from agent.model.manifest import InputSpec
     from build_models.evaluation import Evaluation
     from build_models.graph.canonical_output import CanonicalReport
-    from build_models.pictures import PictureSet
+    from build_models.measured import Measured
+    from build_models.pictures import Pictures
+    from build_models.quantize.attempts import Memory
+    from build_models.quantize.ground import Ground
+    from build_models.quantize.search import Found
+    from build_models.quantize.targets import Target
     from build_models.recipe import Recipe
     from build_models.verify import Outputs
 
-FP32, INT8 = "cpu-fp32", "cpu-int8"
-FLOAT_TOLERANCES = Tolerances(score_floor=0.05, score=1e-3, box_px=0.05)
-# x86 and ARM round int8 differently, by up to 3 steps of an output in a larger net.
-INT8_TOLERANCES = Tolerances(score_floor=0.25, score=0.1, box_px=4.0)
-# Without VNNI, x86 saturates when it multiplies uint8 by int8: there the float file runs.
-INT8_HOSTS = [
-    Host(arch="aarch64"),
-    Host(arch="x86_64", cpu_features=["avx512_vnni"]),
-    Host(arch="x86_64", cpu_features=["avx_vnni"]),
-]
+
+FP32 = "cpu-fp32"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant on its way, its file in the staging folder, and why it is refused, if it is."""
+    """A variant on its way: its file lies in the staging folder.
+
+    Attributes:
+        variant: as the manifest will have it.
+        refused: why it is not packed; None: it is.
+        missed_budget: it was refused for what the recipe demands, so the build has not reached its goal.
+        advice: what to try then.
+    """
 
     variant: Variant
     refused: str | None = None
+    missed_budget: bool = False
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PictureSets:
+    """The pictures of a build, by use; no picture is in two of them."""
+
+    calibration: Pictures
+    search: Pictures
+    val: Pictures
 
 
 @dataclass(frozen=True)
@@ -59,13 +74,17 @@ class Workpiece:
     recipe: Recipe
     folder: Path  # staging folder of the bundle
     scratch: Path  # for files that do not go into the bundle
+    memory: Memory  # what earlier runs found out
+    measured: tuple[Measured, ...] = ()  # figures from devices
     source: onnx.ModelProto = dataclasses.field(default_factory=onnx.ModelProto)  # source
     source_sha256: str = ""  # source
     model: onnx.ModelProto = dataclasses.field(default_factory=onnx.ModelProto)  # native input to optimise
     spec: InputSpec | None = None  # native input
     head: CanonicalReport | None = None  # canonical output
-    pictures: PictureSet | None = None  # pictures
-    candidates: tuple[Candidate, ...] = ()  # quantise; verify and benchmark may refuse them
+    sets: PictureSets | None = None  # pictures
+    ground: Ground | None = None  # calibrate
+    found: Mapping[str, Found] = dataclasses.field(default_factory=dict)  # search, by target
+    candidates: tuple[Candidate, ...] = ()  # verify, search, targets; judge and benchmark may refuse them
     evaluation: Evaluation | None = None  # evaluate
     reports: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # every stage
 
@@ -82,25 +101,40 @@ class Workpiece:
         return self.head
 
     @property
-    def picture_set(self) -> PictureSet:
-        """The pictures to calibrate and to judge with."""
-        assert self.pictures is not None, "filled by the stage pictures"
-        return self.pictures
+    def raw_outputs(self) -> list[str]:
+        """The tensors that hold the raw head in the graph."""
+        return list(self.canonical.raw_tensors.values())
+
+    @property
+    def pictures(self) -> PictureSets:
+        """The pictures to calibrate, to search and to judge with."""
+        assert self.sets is not None, "filled by the stage pictures"
+        return self.sets
+
+    @property
+    def calibrated(self) -> Ground:
+        """The float graph and what calibration knows of it."""
+        assert self.ground is not None, "filled by the stage calibrate"
+        return self.ground
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate of that id."""
+        (found,) = (each for each in self.candidates if each.variant.id == name)
+        return found
 
 
-def new_candidate(piece: Workpiece, name: str, model: onnx.ModelProto) -> Candidate:
+def new_candidate(piece: Workpiece, target: Target, data: bytes) -> Candidate:
     """Write a variant's file and describe it."""
-    is_int8 = name == INT8
     variant = Variant(
-        id=name,
-        file=f"models/{name}.onnx",
-        precision="int8" if is_int8 else "fp32",
-        providers=["cpu"] if is_int8 else ["cpu", "cuda", "tensorrt"],
-        requires=Requires(any_of=INT8_HOSTS if is_int8 else []),
+        id=target.id,
+        file=f"models/{target.id}.onnx",
+        precision=target.precision,
+        providers=list(target.providers),
+        requires=target.requires,
         input=piece.input_spec,
-        golden=Golden(file=f"golden/{name}.npz", tolerances=INT8_TOLERANCES if is_int8 else FLOAT_TOLERANCES),
+        golden=Golden(file=f"golden/{target.id}.npz", tolerances=target.tolerances),
     )
-    (piece.folder / variant.file).write_bytes(model.SerializeToString(deterministic=True))
+    (piece.folder / variant.file).write_bytes(data)
     return Candidate(variant)
 
 
@@ -113,9 +147,8 @@ def session_of(piece: Workpiece, candidate: Candidate) -> Session:
 def packed(piece: Workpiece, session: Session) -> Packed:
     """The fp32 file as it lies on the disk, opened so that its raw head can be seen too."""
     tensors = piece.canonical.raw_tensors
-    (fp32,) = (each for each in piece.candidates if each.variant.id == FP32)
-    model = with_outputs(onnx.load(piece.folder / fp32.variant.file), list(tensors.values()))
-    network = open_session(model, optimise=True)
+    file = piece.folder / piece.candidate(FP32).variant.file
+    network = open_session(with_outputs(onnx.load(file), list(tensors.values())), optimise=True)
 
     def raw(image_bgr: NDArray[np.uint8]) -> Outputs:
         values = network.run(list(tensors.values()), {"image": image_bgr[None]})
@@ -126,8 +159,8 @@ def packed(piece: Workpiece, session: Session) -> Packed:
 
 def source_of(piece: Workpiece) -> Source:
     """The source model as the recipe gives it."""
-    session = open_session(piece.source)
-    names = list(piece.canonical.raw_tensors)
+    names = list(dict.fromkeys([*piece.canonical.raw_tensors, *piece.canonical.outputs]))
+    session = open_session(with_outputs(piece.source, names))
     feed_name = session.get_inputs()[0].name
     size_hw = (piece.input_spec.height, piece.input_spec.width)
     family = piece.canonical.family
@@ -142,7 +175,7 @@ def source_of(piece: Workpiece) -> Source:
 def provenance(piece: Workpiece) -> dict[str, Any]:
     """The manifest's section of that name: no build path and no host name is in it."""
     source = piece.recipe.source
-    pictures = piece.picture_set
+    pictures = piece.pictures
     versions = {"edge-agent": __version__, "onnx": onnx.__version__, "onnxruntime": ort.__version__}
     torch_version = piece.reports["source"].get("torch_version")
     return {
@@ -150,8 +183,12 @@ def provenance(piece: Workpiece) -> dict[str, Any]:
         "source_sha256": piece.source_sha256,
         "source_licence": piece.recipe.licence,
         "recipe_sha256": digest_of(piece.recipe),
-        "calibration_sha256": pictures.sha256,
+        "calibration_sha256": pictures.calibration.dataset.sha256,
         "calibration_pictures": len(pictures.calibration),
+        "search_sha256": pictures.search.dataset.sha256,
+        "search_pictures": len(pictures.search),
+        "val_sha256": pictures.val.dataset.sha256,
+        "val_pictures": len(pictures.val),
         "versions": {**versions, "torch": torch_version} if torch_version else versions,
     }
 

@@ -90,11 +90,15 @@ class Golden(Record):
 
 
 class Metric(Record):
-    """A figure measured at build time: ``drop`` is against fp32, ``cpu`` where it was taken."""
+    """A figure measured at build time.
+
+    ``drop`` is against fp32, ``interval`` the 95 % interval of the drop over pictures, ``cpu`` where it was taken.
+    """
 
     name: Text
     value: float
     drop: float | None = None
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     cpu: Text
 
 
@@ -128,6 +132,10 @@ class Provenance(Record):
     recipe_sha256: Sha256
     calibration_sha256: Sha256 | None = None
     calibration_pictures: Annotated[int, Field(ge=0)] = 0
+    search_sha256: Sha256 | None = None
+    search_pictures: Annotated[int, Field(ge=0)] = 0
+    val_sha256: Sha256 | None = None
+    val_pictures: Annotated[int, Field(ge=0)] = 0
     versions: dict[Text, Text]
 
 

@@ -25,7 +25,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="the .onnx file")
     parser.add_argument("--family", required=True, help=f"what its outputs are: {', '.join(FAMILY_NAMES)}")
     parser.add_argument("--labels", required=True, help='"coco", a text file with one name a line, or a,b,c')
-    parser.add_argument("--calibration", required=True, type=Path, metavar="DIR", help="pictures like the device's")
+    parser.add_argument(
+        "--pictures",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="pictures like the device's: some calibrate, others judge; labelled ones take a recipe",
+    )
     parser.add_argument("--name", help="name of the bundle (default: from the file's name)")
     parser.add_argument("--bundle-version", type=int, default=1, metavar="N", help="version of the bundle (default: 1)")
     parser.add_argument("--size", metavar="WxH", help="input size, for a model that takes any")
@@ -54,7 +60,7 @@ def _recipe_values(args: argparse.Namespace) -> dict[str, Any]:
         "source": {"kind": "onnx", "path": str(args.model)},
         "output": {"family": args.family},
         "labels": [name.strip() for name in args.labels.split(",")] if "," in args.labels else args.labels,
-        "calibration": {"pictures": str(args.calibration)},
+        "data": {"train": {"format": "pictures", "path": str(args.pictures)}},
     }
     if args.size:
         from build_models.errors import RecipeError

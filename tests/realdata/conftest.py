@@ -36,7 +36,7 @@ def yolox_bundle(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Bu
     folder = tmp_path_factory.mktemp("yolox")
     assert main(["keygen", str(folder / "key")]) == 0
     pictures = realdata / "data-coco-mini" / "images" / "train2017"
-    arguments = ["--family", "yolox", "--labels", "coco", "--calibration", str(pictures)]
+    arguments = ["--family", "yolox", "--labels", "coco", "--pictures", str(pictures)]
     arguments += ["--key", str(folder / "key.private.pem"), "--out", str(folder / "bundle")]
     assert main(["import", str(realdata / "det-yolox-nano" / "yolox_nano.onnx"), *arguments]) == 0
     return Built(folder / "bundle", folder / "key.public.pem")

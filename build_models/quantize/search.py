@@ -1,0 +1,338 @@
+"""The search for an int8 file that keeps the accuracy budget with the least arithmetic in float.
+
+In this order, until a file is good: the calibration methods; corrections of the best; then exceptions, tensors that
+stay in float, by their worth, twice as many each time and then back to as few as are enough. Rankings come from the
+simulator, which costs no files; what is decided is decided by files, run on pictures that calibration has not seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent.model.manifest import Golden, Tolerances, Variant
+from agent.model.session import Session, SessionOptions, physical_cores
+from build_models.graph.portable import check_portable, strip
+from build_models.metrics.bootstrap import Drop
+from build_models.quantize.attempts import Attempt, Choice, Memory
+from build_models.quantize.bias_correction import correct_biases
+from build_models.quantize.costs import arithmetic_of
+from build_models.quantize.forms import PLAIN, form_named
+from build_models.quantize.methods import ranges_of
+from build_models.quantize.sensitivity import Sensitivity, exceptions_by_worth, measure_sensitivities
+from build_models.quantize.simulate import Simulator, find_sites, noise_shares
+from build_models.quantize.static import quantize_static
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from build_models.judge import Judge
+    from build_models.progress import Progress
+    from build_models.quantize.forms import Form
+    from build_models.quantize.ground import Ground
+    from build_models.recipe import Recipe
+
+_TRIED_METHODS = 3  # the quietest in the simulator are made into files
+_RANKING_PICTURES = 8
+_SENSITIVITY_PICTURES = 2
+_CORRECTION_PICTURES = 64
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        attempts: all files that were made, in order.
+        chosen: the good one, or the best of those within the limit; None: none is.
+        closest: of all, the one that loses least.
+        limit: the most that may be lost on the search pictures.
+        aim: what a file may lose to be called good.
+        sensitivities: measured when exceptions were needed.
+        reasons: why each node of ``chosen`` is in float, by name.
+    """
+
+    attempts: tuple[Attempt, ...]
+    chosen: Attempt | None
+    closest: Attempt
+    limit: float
+    aim: float
+    sensitivities: tuple[Sensitivity, ...]
+    reasons: dict[str, str]
+
+    def with_times(self, attempts: tuple[Attempt, ...]) -> Found:
+        """The same with latencies, and the fastest of the good ones that were timed as the chosen one."""
+        timed = [each for each in attempts if each.latency and each.drop.value <= self.aim]
+        if self.chosen is None or not timed:
+            chosen = next((each for each in attempts if self.chosen and each.sha256 == self.chosen.sha256), None)
+        else:
+            chosen = min(timed, key=lambda each: (each.latency["here"]["median_ms"], each.sha256))
+        return dataclasses.replace(self, attempts=attempts, chosen=chosen)
+
+
+class Search:
+    """Makes files and looks at them.
+
+    Args:
+        recipe: its limits and methods.
+        ground: the float graph.
+        equalized: gives the ground of the equalised graph, or None where there was nothing to equalise.
+        images: gives the calibration pictures, uint8 ``[H, W, 3]``, each time.
+        judge: of the search pictures.
+        limit: the most that may be lost on them.
+        folder: where files are written.
+        memory: of an earlier run.
+        progress: is told of every step.
+        reduce_range: 7-bit weights, for CPUs whose int8 products saturate.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        ground: Ground,
+        equalized: Callable[[], Ground | None],
+        images: Callable[[], Iterable[NDArray[np.uint8]]],
+        judge: Judge,
+        limit: float,
+        folder: Path,
+        memory: Memory,
+        progress: Progress,
+        *,
+        reduce_range: bool = False,
+    ) -> None:
+        self._recipe = recipe
+        self._ground = ground
+        self._equalized = equalized
+        self._images = images
+        self._judge = judge
+        self._limit = limit
+        # Labels of few pictures are a rough scale: what is chosen by them has to be better than it must.
+        self._aim = limit / 2 if judge.labelled else limit
+        self._folder = folder
+        self._memory = memory
+        self._progress = progress
+        self._reduce_range = reduce_range
+        self._attempts: list[Attempt] = []
+        self._sensitivities: tuple[Sensitivity, ...] = ()
+
+    def run(self, form: Form = PLAIN, like: Attempt | None = None) -> Found:
+        """Search among files of one form.
+
+        Args:
+            form: of all of them.
+            like: what was found for another form: where the same is good in this one, nothing else is tried.
+        """
+        if like is not None and self._is_good(self._try(dataclasses.replace(like.choice, form=form.name))):
+            return self._found(form)
+        best = self._best_method(form)
+        if not self._is_good(best):
+            best = self._corrected(best)
+        if not self._is_good(best):
+            self._with_exceptions(best)
+        return self._found(form)
+
+    def _found(self, form: Form) -> Found:
+        mine = [each for each in self._attempts if each.choice.form == form.name]
+        closest = min(mine, key=_by_drop)
+        within = [each for each in mine if each.drop.value <= self._limit]
+        good = [each for each in within if self._is_good(each)]
+        chosen = min(good, key=_by_float_share) if good else min(within, key=_by_drop, default=None)
+        return Found(tuple(mine), chosen, closest, self._limit, self._aim, self._sensitivities, self._reasons(chosen))
+
+    def compare(self, makers: Mapping[str, Callable[[], onnx.ModelProto]]) -> Found:
+        """Files that something else makes, by what they are called; the first good one ends it.
+
+        Raises:
+            BuildError: one of them cannot be made.
+        """
+        for name, make in makers.items():
+            if self._is_good(self._look(Choice(name), _finished(make()), 0.0)):
+                break
+        return self._found(PLAIN)
+
+    def model_of(self, choice: Choice) -> onnx.ModelProto:
+        """The file that a choice makes."""
+        ground = self._ground_of(choice)
+        ranges = ranges_of(ground.histograms, choice.method)
+        form = form_named(choice.form)
+        left = choice.float_nodes | form.in_float(ground.model)
+        nodes = [name for name in ground.plan.nodes if name not in left]
+        model, _ = quantize_static(
+            ground.model, nodes, ranges, reduce_range=self._reduce_range, packed_stem=form.packed_stem
+        )
+        if choice.bias:
+            model, _ = correct_biases(ground.model, model, lambda: islice(self._images(), _CORRECTION_PICTURES))
+        return _finished(model)
+
+    def _best_method(self, form: Form) -> Attempt:
+        """The calibration methods, ranked in the simulator; the quietest become files, until one is good."""
+        noises = self._noise_by_method(form)
+        ranked = sorted(noises, key=lambda method: (noises[method], method))
+        attempts = []
+        for method in ranked[:_TRIED_METHODS]:
+            attempts.append(self._try(Choice(method, form=form.name)))
+            if self._is_good(attempts[-1]):
+                return attempts[-1]
+        return min(attempts, key=_by_drop)
+
+    def _noise_by_method(self, form: Form) -> dict[str, float]:
+        simulator = self._simulator(form, self._ground)
+        images = self._first_images(_RANKING_PICTURES)
+        noises: dict[str, float] = {}
+        for method in self._recipe.quantize.methods:
+            ranges = ranges_of(self._ground.histograms, method)
+            exact = (simulator.run(image, ranges) for image in images)
+            rough = (simulator.run(image, ranges, simulator.sites) for image in images)
+            noises[method] = float(noise_shares(exact, rough).mean())
+        return noises
+
+    def _corrected(self, best: Attempt) -> Attempt:
+        """What the recipe allows to be corrected, one thing after the other; kept where it helps."""
+        for name in self._recipe.quantize.corrections:
+            if name == "equalize":
+                if self._equalized() is None:
+                    continue
+                choice = dataclasses.replace(best.choice, equalized=True)
+            else:
+                choice = dataclasses.replace(best.choice, bias=True)
+            best = min(best, self._try(choice), key=_by_drop)
+            if self._is_good(best):
+                break
+        return best
+
+    def _with_exceptions(self, best: Attempt) -> Attempt:
+        """Leave ever more in float until it is good, then take back what was not needed."""
+        ground = self._ground_of(best.choice)
+        costs = arithmetic_of(ground.model)
+        groups = exceptions_by_worth(self._sense(best.choice), {name: costs[name] for name in ground.plan.nodes})
+
+        def attempt(count: int) -> Attempt:
+            left = frozenset(name for group in groups[:count] for name in group)
+            return self._try(dataclasses.replace(best.choice, float_nodes=left))
+
+        low, count = 0, 1
+        while count <= len(groups):
+            tried = attempt(count)
+            if self._is_good(tried):
+                break
+            if tried.float_share > self._recipe.quantize.most_float_share:
+                return min(best, tried, key=_by_drop)
+            low, count = count, count * 2
+        else:
+            return min(self._attempts, key=_by_drop)
+        high = count
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried = attempt(middle)
+            low, high = (low, middle) if self._is_good(tried) else (middle, high)
+        return attempt(high)
+
+    def _sense(self, choice: Choice) -> Sequence[Sensitivity]:
+        ground = self._ground_of(choice)
+        simulator = self._simulator(form_named(choice.form), ground)
+        ranges = ranges_of(ground.histograms, choice.method)
+        images = self._first_images(_SENSITIVITY_PICTURES)
+        self._progress.say(f"how loud each of {len(simulator.sites)} roundings is alone")
+        self._sensitivities = tuple(measure_sensitivities(simulator, ranges, images, self._progress))
+        return self._sensitivities
+
+    def _simulator(self, form: Form, ground: Ground) -> Simulator:
+        left = form.in_float(ground.model)
+        sites = find_sites(ground.model, [name for name in ground.plan.nodes if name not in left])
+        return Simulator(ground.model, sites, ground.plan.heads)
+
+    def _first_images(self, count: int) -> list[NDArray[np.uint8]]:
+        return list(islice(self._images(), count))
+
+    def _ground_of(self, choice: Choice) -> Ground:
+        if not choice.equalized:
+            return self._ground
+        ground = self._equalized()
+        assert ground is not None, "only tried where there is one"
+        return ground
+
+    def _try(self, choice: Choice) -> Attempt:
+        """Make the file and look at it, or remember what was seen."""
+        for known in self._attempts:
+            if known.choice == choice:
+                return known
+        costs = arithmetic_of(self._ground_of(choice).model)
+        left = choice.float_nodes | form_named(choice.form).in_float(self._ground_of(choice).model)
+        total = sum(costs[name] for name in self._ground_of(choice).plan.nodes)
+        share = sum(costs[name] for name in left if name in costs) / max(total, 1.0)
+        return self._look(choice, self.model_of(choice), share)
+
+    def _look(self, choice: Choice, model: onnx.ModelProto, share: float) -> Attempt:
+        data = model.SerializeToString(deterministic=True)
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self._folder / f"{sha256[:16]}.onnx"
+        path.write_bytes(data)
+        pictures = self._judge.pictures.dataset.sha256
+        noted = self._memory.recall("drop", sha256, pictures, self._judge.name)
+        drop = Drop(**noted) if noted else self._judge.drop(self._session(data))
+        self._memory.note(dataclasses.asdict(drop), "drop", sha256, pictures, self._judge.name)
+        attempt = Attempt(choice, sha256, len(data), drop, share, path)
+        self._attempts.append(attempt)
+        self._progress.say(f"{choice}: {self._judge.name} drop {drop.value:+.4f}")
+        return attempt
+
+    def _session(self, data: bytes) -> Session:
+        variant = Variant(
+            id="candidate",
+            file="candidate.onnx",
+            precision="int8",
+            providers=["cpu"],
+            input=self._judge.pictures.spec,
+            golden=Golden(file="candidate.npz", tolerances=Tolerances()),
+        )
+        return Session(data, self._recipe.task, variant, SessionOptions(threads=physical_cores()))
+
+    def _is_good(self, attempt: Attempt) -> bool:
+        return attempt.drop.value <= self._aim
+
+    def _reasons(self, chosen: Attempt | None) -> dict[str, str]:
+        """Why each excepted node is in float: the loudest rounding that goes away with it."""
+        reasons: dict[str, str] = {}
+        for each in self._sensitivities if chosen else ():
+            assert chosen is not None
+            for node in sorted(each.nodes & chosen.choice.float_nodes):
+                text = f"rounding the {each.kind} {each.site} alone leaves {each.sqnr_db:.1f} dB at the heads"
+                reasons.setdefault(node, text)
+        return reasons
+
+
+def _finished(model: onnx.ModelProto) -> onnx.ModelProto:
+    stripped = strip(model)
+    check_portable(stripped)
+    return stripped
+
+
+def _by_drop(attempt: Attempt) -> tuple[float, float, str]:
+    value = attempt.drop.value
+    return (value if np.isfinite(value) else np.inf, attempt.float_share, attempt.sha256)
+
+
+def _by_float_share(attempt: Attempt) -> tuple[float, float, str]:
+    return (attempt.float_share, attempt.drop.value, attempt.sha256)
+
+
+def plain(found: Found) -> dict[str, Any]:
+    """For the report."""
+    return {
+        "attempts": [each.plain() for each in found.attempts],
+        "chosen": found.chosen.sha256 if found.chosen else None,
+        "closest": found.closest.sha256,
+        "sensitivities": [
+            {"site": each.site, "kind": each.kind, "sqnr_db": round(each.sqnr_db, 2)} for each in found.sensitivities
+        ],
+        "reasons": found.reasons,
+    }

@@ -1,0 +1,267 @@
+"""The files beside fp32: for each target of the recipe a search, and a variant of what it found.
+
+Two int8 files serve CPUs: one for x86, whose form is the one that is fastest there, and the plain one, for ARM. They
+hold the same choices where that keeps the budget. Which form is fastest on x86 is measured when the build runs on
+such a machine, and is the packed stem otherwise; times on x86 never decide for ARM.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from agent.model.manifest import Requires
+from build_models.errors import BuildError
+from build_models.graph.portable import check_portable, strip
+from build_models.judge import Judge
+from build_models.machines import runs_here, time_files
+from build_models.quantize.attempts import Choice
+from build_models.quantize.dynamic import quantize_dynamic
+from build_models.quantize.equalize import equalize
+from build_models.quantize.float16 import convert_float16
+from build_models.quantize.forms import FORMS, PACKED, PLAIN, form_named
+from build_models.quantize.ground import calibrate
+from build_models.quantize.methods import ranges_of
+from build_models.quantize.search import Search, plain
+from build_models.quantize.targets import TARGETS, target
+from build_models.quantize.tensorrt import quantize_tensorrt
+from build_models.workpiece import FP32, Candidate, new_candidate, session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+
+    from build_models.progress import Progress
+    from build_models.quantize.ground import Ground
+    from build_models.quantize.search import Found
+    from build_models.quantize.targets import Target
+    from build_models.workpiece import Workpiece
+
+X86, PLAIN_INT8 = "cpu-int8-vnni", "cpu-int8"
+_WORTH_A_FORM = 1.05  # another form must gain this factor over the plain one
+_MOST_TIMED = 6
+
+
+def make_variants(piece: Workpiece, progress: Progress) -> tuple[list[Candidate], dict[str, Found], dict[str, Any]]:
+    """Search for every target of the recipe.
+
+    Returns:
+        The candidates without fp32, in the order of the table of targets; what each search found, by variant; and
+        the report.
+    """
+    judge = Judge(piece.recipe, piece.pictures.search, session_of(piece, piece.candidate(FP32)), progress)
+    work = _Work(piece, judge, progress)
+    candidates: list[Candidate] = []
+    for name in piece.recipe.quantize.targets:
+        candidates += _MAKERS[name](work)
+    order = {each.variant.id: index for index, each in enumerate(candidates)}
+    assert len(order) == len(candidates), "a target is made once"
+    said = [f"{each.variant.id}: {each.refused or _said(work.found.get(each.variant.id))}" for each in candidates]
+    told = {"variants": {name: plain(result) for name, result in work.found.items()}, **work.told}
+    return _in_order(candidates), work.found, {"said": "; ".join(said), "metric": judge.name, **told}
+
+
+class _Work:
+    """What the targets of one build share: the equalised ground is made once, and only when it is asked for."""
+
+    def __init__(self, piece: Workpiece, judge: Judge, progress: Progress) -> None:
+        self.piece = piece
+        self.judge = judge
+        self.progress = progress
+        self.found: dict[str, Found] = {}
+        self.told: dict[str, Any] = {}
+        self._equalized: list[Ground | None] = []
+
+    def search(self, *, reduce_range: bool = False) -> Search:
+        piece, budget = self.piece, self.piece.recipe.budget
+        folder = piece.scratch / "candidates"
+        folder.mkdir(exist_ok=True)
+        return Search(
+            piece.recipe,
+            piece.calibrated,
+            self.equalized,
+            piece.pictures.calibration.images,
+            self.judge,
+            budget.max_drop if self.judge.labelled else budget.max_disagreement,
+            folder,
+            piece.memory,
+            self.progress,
+            reduce_range=reduce_range,
+        )
+
+    def equalized(self) -> Ground | None:
+        """The ground of the equalised graph; None where there was nothing to equalise."""
+        if not self._equalized:
+            piece = self.piece
+            self.progress.say("equalising channels")
+            model, changes = equalize(piece.model, piece.pictures.calibration.images())
+            self.told["equalised"] = [dataclasses.asdict(change) for change in changes]
+            ground = (
+                calibrate(model, piece.raw_outputs, piece.pictures, piece.memory, self.progress) if changes else None
+            )
+            self._equalized.append(ground)
+        return self._equalized[0]
+
+    def time(self, files: dict[str, bytes], what: str) -> dict[str, dict[str, float]]:
+        piece = self.piece
+        fp32 = piece.candidate(FP32).variant
+        paths = []
+        for index, (name, data) in enumerate(files.items()):
+            path = piece.scratch / f"timed-{index}.onnx"
+            path.write_bytes(data)
+            paths.append((name, path))
+        return time_files(paths, (piece.folder / fp32.file, fp32), piece.recipe.task, self.progress, what)
+
+
+def _cpu(work: _Work) -> list[Candidate]:
+    """The int8 files for CPUs; one, where the plain form is the best on x86 too."""
+    search = work.search()
+    form = PACKED
+    here = runs_here(target(X86).requires.any_of)
+    if here:
+        methods = work.piece.recipe.quantize.methods
+        made = {each.name: _bytes(search.model_of(Choice(methods[0], form=each.name))) for each in FORMS}
+        distinct = {data: name for name, data in reversed(made.items())}  # of equal files the first form
+        times = work.time({name: made[name] for name in reversed(distinct.values())}, "forms")
+        work.told["forms"] = times
+        form = form_named(_fastest({name: each for name, each in times.items() if name in made}))
+        shown = ", ".join(f"{name} {each['speedup']:.2f}x" for name, each in times.items() if name in made)
+        work.progress.say(f"forms of the file against fp32 on this machine: {shown}")
+    plain_found = search.run(PLAIN)
+    found = {PLAIN_INT8: plain_found}
+    if form != PLAIN and plain_found.chosen is not None:
+        other = search.run(form, like=plain_found.chosen)
+        if other.chosen is not None and other.chosen.sha256 != plain_found.chosen.sha256:
+            found[X86] = other
+    if here:
+        mine = X86 if X86 in found else PLAIN_INT8
+        found[mine] = _with_times(work, found[mine])
+    work.found |= found
+    arm = [host for host in target(PLAIN_INT8).requires.any_of if host.arch == "aarch64"]
+    return [
+        _candidate(
+            work,
+            dataclasses.replace(target(name), requires=Requires(any_of=arm))
+            if name == PLAIN_INT8 and X86 in found
+            else target(name),
+            each,
+        )
+        for name, each in found.items()
+    ]
+
+
+def _with_times(work: _Work, found: Found) -> Found:
+    """Time the attempts that something speaks for, and take the fastest that is good."""
+    shown = sorted(found.attempts, key=lambda each: (each.drop.value, each.float_share))[:_MOST_TIMED]
+    if found.chosen is not None and found.chosen not in shown:
+        shown.append(found.chosen)
+    times = work.time({each.sha256: each.path.read_bytes() for each in shown}, "candidates")
+    attempts = tuple(
+        dataclasses.replace(each, latency={"here": times[each.sha256]}) if each.sha256 in times else each
+        for each in found.attempts
+    )
+    return found.with_times(attempts)
+
+
+def _cpu_nonvnni(work: _Work) -> list[Candidate]:
+    """7-bit weights, a search of its own: their noise is twice that of 8 bits."""
+    name = "cpu-int8-nonvnni"
+    work.found[name] = work.search(reduce_range=True).run(PLAIN)
+    return [_candidate(work, target(name), work.found[name])]
+
+
+def _tensorrt(work: _Work) -> list[Candidate]:
+    """Symmetric int8 by the best of the recipe's methods."""
+    ground = work.piece.calibrated
+
+    def make(method: str) -> onnx.ModelProto:
+        return quantize_tensorrt(ground.model, ground.plan.nodes, ranges_of(ground.histograms, method))[0]
+
+    makers: dict[str, Callable[[], onnx.ModelProto]] = {
+        method: partial(make, method) for method in work.piece.recipe.quantize.methods
+    }
+    return _best_of(work, "trt-int8", makers)
+
+
+def _cuda(work: _Work) -> list[Candidate]:
+    """float16, with what overflows left in float32."""
+    ground = work.piece.calibrated
+    ranges = {name: (each.low, each.high) for name, each in ground.histograms.tensors.items()}
+
+    def make() -> onnx.ModelProto:
+        model, told = convert_float16(ground.model, work.piece.raw_outputs, ranges)
+        work.told["float16"] = told
+        return model
+
+    return _best_of(work, "gpu-fp16", {"float16": make})
+
+
+def _cpu_dynamic(work: _Work) -> list[Candidate]:
+    """Matrix products quantised while they run; for models that have few convolutions."""
+
+    def make() -> onnx.ModelProto:
+        model, told = quantize_dynamic(work.piece.calibrated.model)
+        work.told["dynamic"] = told
+        return model
+
+    return _best_of(work, "cpu-int8-dynamic", {"dynamic": make})
+
+
+_MAKERS: dict[str, Callable[[_Work], list[Candidate]]] = {
+    "cpu": _cpu,
+    "cpu-nonvnni": _cpu_nonvnni,
+    "cpu-dynamic": _cpu_dynamic,
+    "tensorrt": _tensorrt,
+    "cuda": _cuda,
+}
+
+
+def _best_of(work: _Work, name: str, makers: dict[str, Callable[[], onnx.ModelProto]]) -> list[Candidate]:
+    """Make files until one is good on the search pictures, measured on the CPU; else the closest."""
+    search = work.search()
+    try:
+        found = search.compare(makers)
+    except BuildError as err:
+        work.told[name] = str(err)
+        work.progress.say(f"{name}: {err}")
+        return []
+    work.found[name] = found
+    return [_candidate(work, target(name), found)]
+
+
+def _candidate(work: _Work, wanted: Target, found: Found) -> Candidate:
+    """The chosen file as a variant; the closest one, refused, where nothing was within the limit."""
+    chosen = found.chosen or found.closest
+    candidate = new_candidate(work.piece, wanted, chosen.path.read_bytes())
+    if found.chosen is not None:
+        return candidate
+    refused = (
+        f"nothing keeps the budget on the search pictures: closest is {chosen.choice} with a drop of "
+        f"{chosen.drop.value:.4f} of {work.judge.name}, the most is {found.limit:g}"
+    )
+    return dataclasses.replace(candidate, refused=refused, missed_budget=True)
+
+
+def _fastest(times: dict[str, dict[str, float]]) -> str:
+    best = max(times, key=lambda name: times[name]["speedup"])
+    plain_speed = times.get(PLAIN.name, {"speedup": 0.0})["speedup"]
+    return best if times[best]["speedup"] > plain_speed * _WORTH_A_FORM else PLAIN.name
+
+
+def _bytes(model: onnx.ModelProto) -> bytes:
+    stripped = strip(model)
+    check_portable(stripped)
+    data: bytes = stripped.SerializeToString(deterministic=True)
+    return data
+
+
+def _in_order(candidates: list[Candidate]) -> list[Candidate]:
+    """As the table of targets says: what is stricter in its hosts stands first."""
+    order = [each.id for each in TARGETS]
+    return sorted(candidates, key=lambda each: order.index(each.variant.id))
+
+
+def _said(found: Found | None) -> str:
+    return str(found.chosen.choice) if found and found.chosen else "made"
