@@ -15,7 +15,8 @@ What may lie between:
 - nothing, Relu, LeakyRelu, PRelu with one slope, pooling: pass any positive factor through.
 - Clip(0, b): a channel that reaches b stays as it is; one that never does is raised up to b at most.
 - SiLU, ``x * Sigmoid(x)``: the convolution writes x / s, an added Mul undoes that in front of the Sigmoid alone, and
-  the product is y / s. The Mul costs a pass over the tensor; it is put only where the prediction gains `SILU_GAIN_DB`.
+  the product is y / s. A Clip keeps the Sigmoid's input to where it is not yet 0 or 1, so that its int8 steps are
+  fine. The Mul costs a pass over the tensor; it is put only where the prediction gains `SILU_GAIN_DB`.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 
     from build_models.quantize.channels import Channels
 
-SILU_GAIN_DB = 3.0
+SILU_GAIN_DB = 20.0
 _HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool")
 _ALPHAS = (0.25, 0.5, 0.75, 1.0)
 _MOST_RAISED = 64.0  # a channel that hardly ever speaks keeps some room to do so
 _REACHES = 0.999  # of a Clip's bound
 _WEIGHT_LEVELS, _LEVELS = 127, 255
+_SATURATED = 10.0  # Sigmoid is 1 but for 5e-5 there, a hundredth of an int8 step
 _TINY = 1e-12
 
 
@@ -260,8 +262,11 @@ def _scale(model: onnx.ModelProto, joint: _Joint, factors: NDArray[np.float64], 
         groups, outputs, inputs, _ = weights.shape
         _multiply(model, reader.input[1], np.repeat(factors.reshape(groups, inputs), outputs, axis=0))
     if joint.sigmoid is not None:
-        undo = writer.constant(factors.reshape(1, -1, 1, 1), np.float32, f"{joint.sigmoid.name}/factors")
-        joint.sigmoid.input[0] = writer.op("Mul", joint.source.output[0], undo, name=f"{joint.sigmoid.name}/undo")
+        name = joint.sigmoid.name
+        undo = writer.constant(factors.reshape(1, -1, 1, 1), np.float32, f"{name}/factors")
+        bounds = [writer.constant(bound, np.float32, f"{name}/bound") for bound in (-_SATURATED, _SATURATED)]
+        undone = writer.op("Mul", joint.source.output[0], undo, name=f"{name}/undo")
+        joint.sigmoid.input[0] = writer.op("Clip", undone, *bounds, name=f"{name}/saturate")
 
 
 def _multiply(model: onnx.ModelProto, name: str, factors: NDArray[np.float64]) -> None:

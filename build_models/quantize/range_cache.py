@@ -6,6 +6,7 @@ A cached file is believed only if it says its own digest; what is damaged is col
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -99,7 +100,8 @@ def write_histograms(path: Path, histograms: Histograms) -> None:
 def read_histograms(path: Path) -> Histograms | None:
     """What `write_histograms` wrote; None when there is no such file, or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # From memory: numpy leaves a file open that it cannot read.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         columns = {name: arrays[name].tolist() for name in (*_NUMBERS, "zero_bin", "names")}
         tensors = {
