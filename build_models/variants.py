@@ -11,9 +11,12 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import onnx
+
 from agent.model.manifest import Requires
 from build_models.errors import BuildError
 from build_models.graph.portable import check_portable, strip
+from build_models.inside import look_inside
 from build_models.judge import Judge
 from build_models.machines import runs_here, time_files
 from build_models.quantize.attempts import Choice
@@ -30,8 +33,6 @@ from build_models.workpiece import FP32, Candidate, new_candidate, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import onnx
 
     from build_models.progress import Progress
     from build_models.quantize.ground import Ground
@@ -59,7 +60,7 @@ def make_variants(piece: Workpiece, progress: Progress) -> tuple[list[Candidate]
     order = {each.variant.id: index for index, each in enumerate(candidates)}
     assert len(order) == len(candidates), "a target is made once"
     said = [f"{each.variant.id}: {each.refused or _said(work.found.get(each.variant.id))}" for each in candidates]
-    told = {"variants": {name: plain(result) for name, result in work.found.items()}, **work.told}
+    told = {"variants": {name: work.plain(name, result) for name, result in work.found.items()}, **work.told}
     return _in_order(candidates), work.found, {"said": "; ".join(said), "metric": judge.name, **told}
 
 
@@ -103,6 +104,18 @@ class _Work:
             )
             self._equalized.append(ground)
         return self._equalized[0]
+
+    def plain(self, name: str, found: Found) -> dict[str, Any]:
+        """What a search found, for the report, with a look inside the file that is taken."""
+        taken = found.chosen or found.closest
+        told = {**plain(found), "limit": found.limit, "aim": found.aim}
+        if target(name).writer in ("static", "tensorrt"):
+            ground = self.equalized() if taken.choice.equalized else self.piece.calibrated
+            assert ground is not None, "only chosen where there is one"
+            images = self.piece.pictures.search.images()
+            on_cpu = "cpu" in target(name).providers
+            told["inside"] = look_inside(ground.model, onnx.load(taken.path), images, runs_on_cpu=on_cpu)
+        return told
 
     def time(self, files: dict[str, bytes], what: str) -> dict[str, dict[str, float]]:
         piece = self.piece
