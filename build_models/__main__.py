@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.errors import EdgeAgentError
-from build_models.cli import build, compare, import_onnx, keygen, optimize, split, tap
+from build_models.cli import benchmark, build, compare, import_onnx, keygen, optimize, split, tap
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 COMMANDS: dict[str, ModuleType] = {
+    "benchmark": benchmark,
     "build": build,
     "compare": compare,
     "import": import_onnx,

@@ -41,12 +41,12 @@ class TimedChild:
     def __init__(self, name: str, command: Sequence[str], error: type[EdgeAgentError], folder: Path) -> None:
         self._name = name
         self._error = error
+        self._unread = b""
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
             cwd=folder,
             # Thread pools of OpenMP sleep between their tasks too: nobody spins.
             env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"},
@@ -75,7 +75,7 @@ class TimedChild:
     def _ask(self, wanted: str) -> Any:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(f"{wanted}\n")
+            self._process.stdin.write(f"{wanted}\n".encode())
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failure() from None
@@ -83,18 +83,22 @@ class TimedChild:
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], _ANSWER_LIMIT_S)[0]:
-            self._process.kill()
-            raise self._error(f"benchmark of {self._name}: no answer within {_ANSWER_LIMIT_S:g} s; it was ended")
-        line = self._process.stdout.readline()
-        if not line:
-            raise self._failure()
+        source = self._process.stdout.fileno()
+        while b"\n" not in self._unread:
+            if not select.select([source], [], [], _ANSWER_LIMIT_S)[0]:
+                self._process.kill()
+                raise self._error(f"benchmark of {self._name}: no answer within {_ANSWER_LIMIT_S:g} s; it was ended")
+            arrived = os.read(source, 1 << 16)
+            if not arrived:
+                raise self._failure()
+            self._unread += arrived
+        line, _, self._unread = self._unread.partition(b"\n")
         return json.loads(line)
 
     def _failure(self) -> EdgeAgentError:
         """What the child said last, on one line."""
         _, said = self._process.communicate()
-        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        last = (said.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
         return self._error(
             f"benchmark of {self._name}: its process ended with exit code {self._process.returncode}: {last[:300]}"
         )

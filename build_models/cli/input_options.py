@@ -21,6 +21,11 @@ def declare_input(parser: argparse.ArgumentParser, *, required: bool, pictures: 
         metavar="[NAME=]FILE",
         help=f"{pictures}; a picture, or a .npy taken exactly as it is (repeatable; NAME= if there are several inputs)",
     )
+    declare_preparation(parser)
+
+
+def declare_preparation(parser: argparse.ArgumentParser) -> None:
+    """How pictures become inputs."""
     group = parser.add_argument_group(
         "pictures", "models of this tool need none of these: their input is the device's own, bytes in BGR"
     )

@@ -143,7 +143,12 @@ def _array(path: Path, info: TensorInfo) -> NDArray[Any]:
     return array
 
 
-def _picture(data: bytes, info: TensorInfo, preparation: Preparation) -> NDArray[Any]:
+def input_recipe(info: TensorInfo, preparation: Preparation) -> InputRecipe:
+    """What an input wants of a picture, with its size.
+
+    Raises:
+        RecipeError: it is no input for pictures, or its size, batch or colour do not fit what was said.
+    """
     layout, channels = _layout(info, preparation)
     height_axis = 2 if layout == "nchw" else 1
     sides: list[int] = []
@@ -158,8 +163,10 @@ def _picture(data: bytes, info: TensorInfo, preparation: Preparation) -> NDArray
         raise RecipeError(f"a picture is a batch of one, the model takes {info}; give an array (.npy)")
     bytes_in = info.dtype == "uint8"
     color = preparation.color or ("gray" if channels == 1 else "bgr" if bytes_in else "rgb")
+    if (color == "gray") != (channels == 1):
+        raise RecipeError(f"--color {color} does not fit the input {info}")
     try:
-        recipe = InputRecipe(
+        return InputRecipe(
             height=sides[0],
             width=sides[1],
             color=color,
@@ -173,13 +180,16 @@ def _picture(data: bytes, info: TensorInfo, preparation: Preparation) -> NDArray
     except ValidationError as err:
         first = err.errors()[0]
         raise RecipeError(f"input {info}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from err
-    spec = recipe.spec(sides[0], sides[1])
-    image = np.zeros((spec.height, spec.width, 3), np.uint8)
-    Resizer(spec, image)(decode_picture(data, _MAX_PIXELS))
+
+
+def _picture(data: bytes, info: TensorInfo, preparation: Preparation) -> NDArray[Any]:
+    recipe = input_recipe(info, preparation)
+    assert recipe.height is not None, "just given"
+    assert recipe.width is not None
+    image = np.zeros((recipe.height, recipe.width, 3), np.uint8)
+    Resizer(recipe.spec(recipe.height, recipe.width), image)(decode_picture(data, _MAX_PIXELS))
     prepared = source_input(image[None], recipe)
-    if prepared.shape[1 if layout == "nchw" else 3] != channels:
-        raise RecipeError(f"--color {color} does not fit the input {info}")
-    return (np.round(prepared) if bytes_in else prepared).astype(info.dtype)
+    return (np.round(prepared) if info.dtype == "uint8" else prepared).astype(info.dtype)
 
 
 def _layout(info: TensorInfo, preparation: Preparation) -> tuple[Literal["nchw", "nhwc"], int]:

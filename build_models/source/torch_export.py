@@ -75,7 +75,7 @@ def export_torch(source: TorchSource, recipe: InputRecipe) -> tuple[onnx.ModelPr
         BuildError: the module cannot be exported, or the exported model computes something else.
     """
     import_torch()
-    module, unwrapped = _load_module(source)
+    module, unwrapped = load_module(source)
     assert recipe.height is not None, "the recipe checks it"
     assert recipe.width is not None
     size = (recipe.height, recipe.width)
@@ -122,7 +122,8 @@ def import_torch() -> Any:
     return torch
 
 
-def _load_module(source: TorchSource) -> tuple[nn.Module, list[str]]:
+def load_module(source: TorchSource) -> tuple[nn.Module, list[str]]:
+    """The module with its weights, ready to run, and what its file of weights was wrapped in."""
     torch = import_torch()
     where = f"source.callable {source.callable}"
     module_name, _, function_name = source.callable.partition(":")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from agent.model import timed_child
 from agent.model.manifest import Golden, InputSpec, Tolerances, Variant
 from build_models import benchmark
 from build_models.benchmark import Contender, compare_latency
@@ -50,8 +51,12 @@ def test_every_contender_has_its_turn_in_every_round(monkeypatch: pytest.MonkeyP
         def __init__(self, contender: Contender, threads: int, round_s: float) -> None:
             self.name = contender.name
 
-        def wait_until_ready(self) -> None:
+        def wait_until_ready(self) -> dict[str, Any]:
             told.append(f"{self.name} ready")
+            return {"input": "bytes", "versions": {self.name: "1"}}
+
+        def peak_mb(self) -> float:
+            return 5.0
 
         def run_round(self) -> list[float]:
             told.append(self.name)
@@ -66,14 +71,10 @@ def test_every_contender_has_its_turn_in_every_round(monkeypatch: pytest.MonkeyP
     assert told == ["a ready", "b ready", *["a", "b"] * 3, "b closed", "a closed"]
     assert rounds == [{"round": number, "of": 3} for number in (1, 2, 3)]
     assert [each["median_ms"] for each in result["results"]] == [2.0, 2.0]
-
-
-def test_a_ratio_is_the_median_of_the_rounds_own() -> None:
-    # In the second round the machine was busy: both took ten times as long, which leaves the ratio as it was.
-    measured = [[[2.0, 2.0, 8.0], [1.0, 1.0, 1.0]], [[20.0], [10.0]], [[2.0], [1.2]]]
-    first, second = benchmark._summary(["fp32", "int8"], measured)
-    assert (first["ratio"], second["ratio"]) == (1.0, 0.5)
-    assert first == {"name": "fp32", "median_ms": 2.0, "min_ms": 2.0, "p90_ms": 20.0, "runs": 5, "ratio": 1.0}
+    assert [(each["input"], each["peak_mb"], each["file_mb"]) for each in result["results"]] == [
+        ("bytes", 5.0, None)
+    ] * 2
+    assert result["versions"].keys() == {"onnxruntime", "a", "b"}
 
 
 def test_a_variant_is_timed_in_processes_of_its_own(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,13 +84,14 @@ def test_a_variant_is_timed_in_processes_of_its_own(model_path: Path, monkeypatc
     *_, result = compare_latency(contenders, threads=1, rounds=2, round_s=0.01)
     assert [each["name"] for each in result["results"]] == ["first", "second"]
     assert all(each["runs"] >= 6 and 0 < each["min_ms"] <= each["median_ms"] for each in result["results"])
+    assert all(each["peak_mb"] > 20 and each["input"] == "image uint8[1,48,64,3]" for each in result["results"])
 
 
 def test_a_contender_that_cannot_start_is_named_with_its_reason(model_path: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     contenders = [Contender("good", model_path, "detect", VARIANT), Contender("bad", broken, "detect", VARIANT)]
-    with pytest.raises(BuildError, match=r"benchmark of bad: .*exit code 1: .*cannot load it") as caught:
+    with pytest.raises(BuildError, match=r"benchmark of bad: .*exit code 3: .*cannot load it") as caught:
         list(compare_latency(contenders, threads=1, rounds=1, round_s=0.01))
     assert "\n" not in str(caught.value)
 
@@ -117,10 +119,10 @@ def test_a_benchmark_that_is_given_up_ends_its_children(model_path: Path) -> Non
 
 def test_a_child_that_does_not_go_is_killed(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deaf = tmp_path / "deaf"
-    deaf.write_text("#!/bin/sh\necho ready\necho '[1.0]'\nexec sleep 1000\n")
+    deaf.write_text("#!/bin/sh\necho '{}'\necho '[1.0]'\necho 5.5\nexec sleep 1000\n")
     deaf.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deaf))
-    monkeypatch.setattr(benchmark, "_END_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(timed_child, "_END_TIMEOUT_S", 0.05)
     *_, result = compare_latency([Contender("deaf", model_path, "detect", VARIANT)], threads=1, rounds=1)
     assert result["results"][0]["median_ms"] == 1.0
 

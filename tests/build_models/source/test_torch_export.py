@@ -118,7 +118,7 @@ def source(folder: Path, function: str = "build", **values: Any) -> TorchSource:
 
 
 def user_module(folder: Path) -> torch.nn.Module:
-    return torch_export._load_module(source(folder))[0]
+    return torch_export.load_module(source(folder))[0]
 
 
 def test_a_module_and_its_weights_become_one_file_that_computes_the_same(
@@ -156,7 +156,7 @@ def test_a_module_whose_path_depends_on_the_picture_is_refused(user_folder: Path
 def test_outputs_by_name_are_named_by_the_recipe(user_folder: Path) -> None:
     """What ``module:function`` of torchvision gives: a dictionary, of which the family takes one."""
     by_name = source(user_folder, "ByName", outputs=["out", "aux"])
-    net = torch_export._load_module(by_name)[0]
+    net = torch_export.load_module(by_name)[0]
     torch.manual_seed(1)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter)
