@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from build_models.metrics.agreement import truth_of
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
     from agent.model.manifest import Task
     from agent.model.session import Session
-    from build_models.metrics.base import Measure
+    from agent.vision.resize import Placement
+    from build_models.data.sample import Truth
+    from build_models.metrics.base import Measure, Outputs
     from build_models.metrics.bootstrap import Drop
     from build_models.pictures import Picture, Pictures
     from build_models.progress import Progress
@@ -22,6 +25,20 @@ if TYPE_CHECKING:
 
 # Without labels fp32's own answers are the truth, and int8 boxes need not lie as exactly as labelled ones.
 _AGREEMENT: Mapping[Task, str] = {"classify": "top1", "detect": "map50", "segment": "pixel_accuracy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at all pictures tells of a variant.
+
+    Attributes:
+        drop: of the metric, with its 95 % interval.
+        agreement: the part of fp32's own answers that it loses; without labels the same as ``drop``. Few labels are a
+            rough scale for small differences, and the answers of fp32 are many: what ranks variants is this.
+    """
+
+    drop: Drop
+    agreement: Drop
 
 
 class Judge:
@@ -32,57 +49,92 @@ class Judge:
         pictures: those to judge with; without labels fp32's answers stand in.
         reference: a session of the fp32 file.
         progress: shows how far a look at all pictures has come.
+        merge: for masks, predicted label: the label that it counts as.
     """
 
-    def __init__(self, recipe: Recipe, pictures: Pictures, reference: Session, progress: Progress) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        pictures: Pictures,
+        reference: Session,
+        progress: Progress,
+        merge: Mapping[str, str] | None = None,
+    ) -> None:
         self.pictures = pictures
-        self._progress = progress
         self.labelled = pictures.dataset.task is not None
+        self._progress = progress
         self._seed = recipe.data.seed if recipe.data else 0
         self._task = recipe.task
-        self._measure = _measure_for(recipe, self.labelled)
-        self._truths: list[Any] = []
-        self._reference = self._observe_reference(reference, recipe)
+        self._defaults = recipe.defaults
+        agreement = _Scale(_measure(recipe, _AGREEMENT[recipe.task], None))
+        self._agreement = agreement
+        self._metric = agreement
+        if self.labelled:
+            wanted = recipe.budget.metric
+            self._metric = _Scale(_measure(recipe, usual_measure(recipe.task) if wanted == "auto" else wanted, merge))
+        self._observe_reference(reference)
 
     @property
     def name(self) -> str:
         """What is measured: ``map50_95``, or ``agreement (map50)`` without labels."""
-        return self._measure.name if self.labelled else f"agreement ({self._measure.name})"
+        name = self._metric.measure.name
+        return name if self.labelled else f"agreement ({name})"
 
     @property
     def reference_value(self) -> float | None:
         """What fp32 itself reaches; None without labels."""
-        if not self.labelled:
-            return None
-        return value(self._measure, self._reference)
+        return value(self._metric.measure, self._metric.reference) if self.labelled else None
 
     def drop(self, candidate: Session) -> Drop:
         """What a variant loses, with its 95 % interval."""
-        observations = []
-        for picture, truth in zip(self._track(self.pictures, "judging"), self._truths, strict=True):
-            candidate.input_image[:] = picture.input_image
-            observations.append(self._measure.observe(candidate.run(), truth, picture.placement))
-        return paired_bootstrap(self._measure, self._reference, observations, seed=self._seed)
+        (drop,) = self._drops(candidate, [self._metric])
+        return drop
 
-    def _observe_reference(self, reference: Session, recipe: Recipe) -> Sequence[Any]:
-        observations = []
-        for picture in self._track(self.pictures, "fp32"):
+    def look(self, candidate: Session) -> Look:
+        """The same, and how far the variant agrees with fp32."""
+        if not self.labelled:
+            drop = self.drop(candidate)
+            return Look(drop, drop)
+        return Look(*self._drops(candidate, [self._metric, self._agreement]))
+
+    def _drops(self, candidate: Session, scales: Sequence[_Scale]) -> list[Drop]:
+        observations: list[list[Any]] = [[] for _ in scales]
+        for index, picture in enumerate(self._track("judging")):
+            candidate.input_image[:] = picture.input_image
+            outputs = candidate.run()
+            for scale, seen in zip(scales, observations, strict=True):
+                seen.append(scale.measure.observe(outputs, scale.truths[index], picture.placement))
+        return [
+            paired_bootstrap(scale.measure, scale.reference, seen, seed=self._seed)
+            for scale, seen in zip(scales, observations, strict=True)
+        ]
+
+    def _observe_reference(self, reference: Session) -> None:
+        for picture in self._track("fp32"):
             reference.input_image[:] = picture.input_image
             outputs = reference.run()
-            truth = picture.truth if self.labelled else None
-            if truth is None:
-                truth = truth_of(outputs, picture.placement, self._task, recipe.defaults)
-            self._truths.append(truth)
-            observations.append(self._measure.observe(outputs, truth, picture.placement))
-        return observations
+            answers = truth_of(outputs, picture.placement, self._task, self._defaults)
+            self._agreement.add(outputs, answers, picture.placement)
+            if self._metric is not self._agreement:
+                assert picture.truth is not None, "a dataset with a task has labels"
+                self._metric.add(outputs, picture.truth, picture.placement)
 
-    def _track(self, pictures: Pictures, what: str) -> Iterator[Picture]:
-        return self._progress.track(pictures, len(pictures), "picture", what)
+    def _track(self, what: str) -> Iterator[Picture]:
+        return self._progress.track(self.pictures, len(self.pictures), "picture", what)
 
 
-def _measure_for(recipe: Recipe, labelled: bool) -> Measure[Any]:
-    wanted = recipe.budget.metric
-    usual = usual_measure(recipe.task) if labelled else _AGREEMENT[recipe.task]
-    name = usual if wanted == "auto" or not labelled else wanted
-    merge = getattr(recipe.data and (recipe.data.val or recipe.data.train), "merge", None) if labelled else None
+class _Scale:
+    """A measure with the truths that it is taken against, and what it saw of fp32."""
+
+    def __init__(self, measure: Measure[Any]) -> None:
+        self.measure = measure
+        self.truths: list[Truth] = []
+        self.reference: list[Any] = []
+
+    def add(self, outputs: Outputs, truth: Truth, placement: Placement) -> None:
+        self.truths.append(truth)
+        self.reference.append(self.measure.observe(outputs, truth, placement))
+
+
+def _measure(recipe: Recipe, name: str, merge: Mapping[str, str] | None) -> Measure[Any]:
     return make_measure(name, recipe.task, recipe.defaults, recipe.labels, recipe.budget.classes, merge)

@@ -184,7 +184,9 @@ def _search(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, 
 def _judge(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
     """Every file once on pictures that nothing else has seen, against fp32 and the budget."""
     fp32, budget = piece.candidate(FP32), piece.recipe.budget
-    judge = Judge(piece.recipe, piece.pictures.val, session_of(piece, fp32), progress)
+    data = piece.recipe.data
+    merge = getattr(data and (data.val or data.train), "merge", None)
+    judge = Judge(piece.recipe, piece.pictures.val, session_of(piece, fp32), progress, merge)
     limit = budget.max_drop if judge.labelled else budget.max_disagreement
     told: dict[str, Any] = {"metric": judge.name, "labelled": judge.labelled, "limit": limit}
     judged, said = [], []

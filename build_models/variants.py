@@ -52,7 +52,8 @@ def make_variants(piece: Workpiece, progress: Progress) -> tuple[list[Candidate]
         The candidates without fp32, in the order of the table of targets; what each search found, by variant; and
         the report.
     """
-    judge = Judge(piece.recipe, piece.pictures.search, session_of(piece, piece.candidate(FP32)), progress)
+    merge = getattr(piece.recipe.data and piece.recipe.data.train, "merge", None)
+    judge = Judge(piece.recipe, piece.pictures.search, session_of(piece, piece.candidate(FP32)), progress, merge)
     work = _Work(piece, judge, progress)
     candidates: list[Candidate] = []
     for name in piece.recipe.quantize.targets:

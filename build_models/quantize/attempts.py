@@ -52,7 +52,9 @@ class Attempt:
         sha256: of the file.
         size: of the file, in bytes.
         drop: on the search pictures.
+        agreement: how many of fp32's own answers on them it loses; the same as ``drop`` without labels.
         float_share: of the arithmetic inside the network, the part that runs in float.
+        good: it keeps what the search aims at.
         path: the file.
         latency: milliseconds and speed against fp32 by device, where it was measured.
     """
@@ -61,7 +63,9 @@ class Attempt:
     sha256: str
     size: int
     drop: Drop
+    agreement: Drop
     float_share: float
+    good: bool
     path: Path
     latency: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
@@ -74,6 +78,8 @@ class Attempt:
             "sha256": self.sha256,
             "bytes": self.size,
             "drop": dataclasses.asdict(self.drop),
+            "agreement": dataclasses.asdict(self.agreement),
+            "good": self.good,
             "float_share": round(self.float_share, 4),
             "latency": self.latency,
         }

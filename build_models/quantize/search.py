@@ -18,6 +18,7 @@ import numpy as np
 from agent.model.manifest import Golden, Tolerances, Variant
 from agent.model.session import Session, SessionOptions, physical_cores
 from build_models.graph.portable import check_portable, strip
+from build_models.judge import Look
 from build_models.metrics.bootstrap import Drop
 from build_models.quantize.attempts import Attempt, Choice, Memory
 from build_models.quantize.bias_correction import correct_biases
@@ -45,6 +46,8 @@ _TRIED_METHODS = 3  # the quietest in the simulator are made into files
 _RANKING_PICTURES = 8
 _SENSITIVITY_PICTURES = 2
 _CORRECTION_PICTURES = 64
+_AS_FAST = 1.03  # timings differ by so much from run to run
+_Z95 = 1.96  # half a 95 % interval, in standard errors
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,13 @@ class Found:
 
     def with_times(self, attempts: tuple[Attempt, ...]) -> Found:
         """The same with latencies, and the fastest of the good ones that were timed as the chosen one."""
-        timed = [each for each in attempts if each.latency and each.drop.value <= self.aim]
+        timed = [each for each in attempts if each.latency and each.good]
         if self.chosen is None or not timed:
             chosen = next((each for each in attempts if self.chosen and each.sha256 == self.chosen.sha256), None)
         else:
-            chosen = min(timed, key=lambda each: (each.latency["here"]["median_ms"], each.sha256))
+            fastest_ms = min(each.latency["here"]["median_ms"] for each in timed)
+            as_fast = [each for each in timed if each.latency["here"]["median_ms"] <= fastest_ms * _AS_FAST]
+            chosen = min(as_fast, key=_by_agreement)
         return dataclasses.replace(self, attempts=attempts, chosen=chosen)
 
 
@@ -131,21 +136,21 @@ class Search:
             form: of all of them.
             like: what was found for another form: where the same is good in this one, nothing else is tried.
         """
-        if like is not None and self._is_good(self._try(dataclasses.replace(like.choice, form=form.name))):
+        if like is not None and self._try(dataclasses.replace(like.choice, form=form.name)).good:
             return self._found(form)
         best = self._best_method(form)
-        if not self._is_good(best):
+        if not best.good:
             best = self._corrected(best)
-        if not self._is_good(best):
+        if not best.good:
             self._with_exceptions(best)
         return self._found(form)
 
     def _found(self, form: Form) -> Found:
         mine = [each for each in self._attempts if each.choice.form == form.name]
-        closest = min(mine, key=_by_drop)
+        closest = min(mine, key=_by_agreement)
         within = [each for each in mine if each.drop.value <= self._limit]
-        good = [each for each in within if self._is_good(each)]
-        chosen = min(good, key=_by_float_share) if good else min(within, key=_by_drop, default=None)
+        good = [each for each in within if each.good]
+        chosen = min(good, key=_by_float_share) if good else min(within, key=_by_agreement, default=None)
         return Found(tuple(mine), chosen, closest, self._limit, self._aim, self._sensitivities, self._reasons(chosen))
 
     def compare(self, makers: Mapping[str, Callable[[], onnx.ModelProto]]) -> Found:
@@ -155,7 +160,7 @@ class Search:
             BuildError: one of them cannot be made.
         """
         for name, make in makers.items():
-            if self._is_good(self._look(Choice(name), _finished(make()), 0.0)):
+            if self._look(Choice(name), _finished(make()), 0.0).good:
                 break
         return self._found(PLAIN)
 
@@ -180,9 +185,9 @@ class Search:
         attempts = []
         for method in ranked[:_TRIED_METHODS]:
             attempts.append(self._try(Choice(method, form=form.name)))
-            if self._is_good(attempts[-1]):
+            if attempts[-1].good:
                 return attempts[-1]
-        return min(attempts, key=_by_drop)
+        return min(attempts, key=_by_agreement)
 
     def _noise_by_method(self, form: Form) -> dict[str, float]:
         simulator = self._simulator(form, self._ground)
@@ -204,8 +209,8 @@ class Search:
                 choice = dataclasses.replace(best.choice, equalized=True)
             else:
                 choice = dataclasses.replace(best.choice, bias=True)
-            best = min(best, self._try(choice), key=_by_drop)
-            if self._is_good(best):
+            best = min(best, self._try(choice), key=_by_agreement)
+            if best.good:
                 break
         return best
 
@@ -222,18 +227,18 @@ class Search:
         low, count = 0, 1
         while count <= len(groups):
             tried = attempt(count)
-            if self._is_good(tried):
+            if tried.good:
                 break
             if tried.float_share > self._recipe.quantize.most_float_share:
-                return min(best, tried, key=_by_drop)
+                return min(best, tried, key=_by_agreement)
             low, count = count, count * 2
         else:
-            return min(self._attempts, key=_by_drop)
+            return min(self._attempts, key=_by_agreement)
         high = count
         while high - low > 1:
             middle = (low + high) // 2
             tried = attempt(middle)
-            low, high = (low, middle) if self._is_good(tried) else (middle, high)
+            low, high = (low, middle) if tried.good else (middle, high)
         return attempt(high)
 
     def _sense(self, choice: Choice) -> Sequence[Sensitivity]:
@@ -277,12 +282,15 @@ class Search:
         path = self._folder / f"{sha256[:16]}.onnx"
         path.write_bytes(data)
         pictures = self._judge.pictures.dataset.sha256
-        noted = self._memory.recall("drop", sha256, pictures, self._judge.name)
-        drop = Drop(**noted) if noted else self._judge.drop(self._session(data))
-        self._memory.note(dataclasses.asdict(drop), "drop", sha256, pictures, self._judge.name)
-        attempt = Attempt(choice, sha256, len(data), drop, share, path)
+        noted = self._memory.recall("look", sha256, pictures, self._judge.name)
+        look = Look(*(Drop(**each) for each in noted.values())) if noted else self._judge.look(self._session(data))
+        self._memory.note(dataclasses.asdict(look), "look", sha256, pictures, self._judge.name)
+        drop, agreement = look.drop, look.agreement
+        good = self._keeps(drop, agreement)
+        attempt = Attempt(choice, sha256, len(data), drop, agreement, share, good, path)
         self._attempts.append(attempt)
-        self._progress.say(f"{choice}: {self._judge.name} drop {drop.value:+.4f}")
+        both = f", {100 * agreement.value:.1f} % of fp32's answers lost" if self._judge.labelled else ""
+        self._progress.say(f"{choice}: {self._judge.name} drop {drop.value:+.4f}{both}")
         return attempt
 
     def _session(self, data: bytes) -> Session:
@@ -296,8 +304,11 @@ class Search:
         )
         return Session(data, self._recipe.task, variant, SessionOptions(threads=physical_cores()))
 
-    def _is_good(self, attempt: Attempt) -> bool:
-        return attempt.drop.value <= self._aim
+    def _keeps(self, drop: Drop, agreement: Drop) -> bool:
+        """The drop keeps the aim, and with a standard error of it the limit, or fp32's answers are kept."""
+        sure = drop.value + drop.half_width / _Z95 <= self._limit
+        agrees = agreement.value <= self._recipe.budget.max_disagreement
+        return drop.value <= self._aim and (sure or agrees)
 
     def _reasons(self, chosen: Attempt | None) -> dict[str, str]:
         """Why each excepted node is in float: the loudest rounding that goes away with it."""
@@ -316,8 +327,8 @@ def _finished(model: onnx.ModelProto) -> onnx.ModelProto:
     return stripped
 
 
-def _by_drop(attempt: Attempt) -> tuple[float, float, str]:
-    value = attempt.drop.value
+def _by_agreement(attempt: Attempt) -> tuple[float, float, str]:
+    value = attempt.agreement.value
     return (value if np.isfinite(value) else np.inf, attempt.float_share, attempt.sha256)
 
 
