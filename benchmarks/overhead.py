@@ -348,7 +348,7 @@ def _import_yolox(work: Path) -> tuple[Path, Path]:
     command = [sys.executable, "-m", "build_models"]
     subprocess.run([*command, "keygen", str(work / "key")], check=True, stdout=subprocess.DEVNULL, env=_environment())
     pictures = REALDATA / "data-coco-mini" / "images" / "train2017"
-    arguments = ["--family", "yolox", "--labels", "coco", "--calibration", str(pictures)]
+    arguments = ["--family", "yolox", "--labels", "coco", "--pictures", str(pictures)]
     arguments += ["--key", str(work / "key.private.pem"), "--out", str(work / "bundle")]
     model = REALDATA / "det-yolox-nano" / "yolox_nano.onnx"
     subprocess.run([*command, "import", str(model), *arguments], check=True, stdout=sys.stderr, env=_environment())

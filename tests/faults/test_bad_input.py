@@ -243,7 +243,7 @@ def built(folder: Path, *arguments: str) -> tuple[int, list[str]]:
     (folder / "tiny.onnx").write_bytes(model(graph, [shapes[0]], [shapes[1]], [weights]))
     (folder / "pictures").mkdir()
     command: list[str | Path] = ["import", folder / "tiny.onnx", "--labels", "a,b,c", "--out", folder / "bundle"]
-    ended = run_command(*command, "--calibration", folder / "pictures", *arguments, module="build_models")
+    ended = run_command(*command, "--pictures", folder / "pictures", *arguments, module="build_models")
     assert "Traceback" not in ended.stderr
     assert not (folder / "bundle").exists(), "nothing half-made is left"
     return ended.returncode, [line for line in ended.stderr.splitlines() if not line.startswith("[")]

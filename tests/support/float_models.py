@@ -87,6 +87,15 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
+def write_noise(folder: Path, count: int) -> Path:
+    """A folder with ``count`` pictures of uniform noise, such as nobody should calibrate with; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(count):
+        noise = np.random.default_rng(1000 + seed).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f"noise-{seed}.png"), noise)
+    return folder
+
+
 def spot_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
     """Recipe values for ``folder/spots.onnx`` and ``folder/pictures``."""
     return {
@@ -96,7 +105,64 @@ def spot_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
         "input": {"mean": MEAN, "std": STD},
         "output": {"family": "anchor_free"},
         "labels": LABELS,
-        "calibration": {"pictures": str(folder / "pictures"), "held_out_share": 0.5},
+        "data": {"train": {"format": "pictures", "path": str(folder / "pictures")}},
+        **changes,
+    }
+
+
+def colour_classifier(outlier: float = 1.0) -> ModelProto:
+    """Says which of red, green and blue is strongest on average, also where they differ by a grey level only.
+
+    Args:
+        outlier: as of `spot_detector`.
+    """
+    rng = np.random.default_rng(5)
+    first = _averaging(np.eye(3), 3, rng)
+    first[-1] *= outlier
+    second = _averaging(np.eye(3), _FEATURES, rng)[:3]
+    second[:, -1] /= outlier
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["conv1"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Relu", ["conv1"], ["relu1"]),
+        helper.make_node("Conv", ["relu1", "w2"], ["conv2"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["conv2"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w3"], ["logits"]),
+    ]
+    constants = {"w1": first, "w2": second, "w3": np.eye(3) * 20}
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def write_colours(folder: Path, count: int, *, margin: float = 3.0, seed: int = 0) -> Path:
+    """Class folders with ``count`` noisy pictures of each colour, ahead by up to ``margin`` grey levels; returns it."""
+    rng = np.random.default_rng(seed)
+    for label, name in enumerate(LABELS):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            means = rng.uniform(60, 190) - rng.uniform(0.2, margin, 3)
+            means[label] = means.max() + rng.uniform(0.2, margin)
+            noise = rng.integers(-8, 9, (SIDE, SIDE, 1))  # the same of all channels, so that the means stay
+            rounded = np.floor(means + rng.random((SIDE, SIDE, 1)))
+            picture = (rounded + noise).clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / name / f"{number}.png"), picture[..., ::-1])
+    return folder
+
+
+def colour_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Recipe values for ``folder/colours.onnx`` and the class folders ``folder/train`` and ``folder/val``."""
+    return {
+        "name": "colours",
+        "source": {"kind": "onnx", "path": str(folder / "colours.onnx")},
+        "output": {"family": "logits"},
+        "labels": LABELS,
+        "data": {name: {"format": "class_folders", "path": str(folder / name)} for name in ("train", "val")},
         **changes,
     }
 
