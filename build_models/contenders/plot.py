@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BAR, _BEST, _INK = "#7a93ac", "#1f6fb4", "#333333"
+
+_LINE_LENGTH = 100
 
 
 def plot_benchmark(told: Mapping[str, Any], path: Path, title: str) -> None:
@@ -44,7 +47,9 @@ def plot_benchmark(told: Mapping[str, Any], path: Path, title: str) -> None:
             )  # fmt: skip
         axes.set_yticks(rows, [each["name"] for each in results])
         axes.invert_yaxis()
-        axes.set(title=title, xlabel=f"ms, median and quartiles of {told['rounds']} rounds; {told['said']}")
+        said = textwrap.fill(told["said"], _LINE_LENGTH)
+        axes.set(title=title)
+        axes.set_xlabel(f"ms, median and quartiles of {told['rounds']} rounds\n{said}", fontsize=9)
         axes.set_xlim(0, 1.45 * max(max(each["median_ms"], each["q75_ms"]) for each in results))
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
