@@ -24,6 +24,7 @@ from build_models.quantize.attempts import Attempt, Choice, Memory
 from build_models.quantize.bias_correction import correct_biases
 from build_models.quantize.costs import arithmetic_of
 from build_models.quantize.forms import PLAIN, form_named
+from build_models.quantize.islands import WEIGHTED
 from build_models.quantize.methods import ranges_of
 from build_models.quantize.sensitivity import Sensitivity, exceptions_by_worth, measure_sensitivities
 from build_models.quantize.simulate import Simulator, find_sites, noise_shares
@@ -169,7 +170,7 @@ class Search:
         ground = self._ground_of(choice)
         ranges = ranges_of(ground.histograms, choice.method)
         form = form_named(choice.form)
-        left = choice.float_nodes | form.in_float(ground.model)
+        left = self._in_float(choice)
         nodes = [name for name in ground.plan.nodes if name not in left]
         model, _ = quantize_static(
             ground.model, nodes, ranges, reduce_range=self._reduce_range, packed_stem=form.packed_stem
@@ -192,10 +193,10 @@ class Search:
     def _noise_by_method(self, form: Form) -> dict[str, float]:
         simulator = self._simulator(form, self._ground)
         images = self._first_images(_RANKING_PICTURES)
+        exact = [simulator.run(image, {}) for image in images]
         noises: dict[str, float] = {}
         for method in self._recipe.quantize.methods:
             ranges = ranges_of(self._ground.histograms, method)
-            exact = (simulator.run(image, ranges) for image in images)
             rough = (simulator.run(image, ranges, simulator.sites) for image in images)
             noises[method] = float(noise_shares(exact, rough).mean())
         return noises
@@ -214,32 +215,34 @@ class Search:
                 break
         return best
 
-    def _with_exceptions(self, best: Attempt) -> Attempt:
+    def _with_exceptions(self, best: Attempt) -> None:
         """Leave ever more in float until it is good, then take back what was not needed."""
-        ground = self._ground_of(best.choice)
-        costs = arithmetic_of(ground.model)
-        groups = exceptions_by_worth(self._sense(best.choice), {name: costs[name] for name in ground.plan.nodes})
+        groups = self._affordable(best.choice, arithmetic_of(self._ground_of(best.choice).model))
 
         def attempt(count: int) -> Attempt:
             left = frozenset(name for group in groups[:count] for name in group)
             return self._try(dataclasses.replace(best.choice, float_nodes=left))
 
-        low, count = 0, 1
-        while count <= len(groups):
-            tried = attempt(count)
-            if tried.good:
-                break
-            if tried.float_share > self._recipe.quantize.most_float_share:
-                return min(best, tried, key=_by_agreement)
-            low, count = count, count * 2
-        else:
-            return min(self._attempts, key=_by_agreement)
-        high = count
+        low, high = 0, min(1, len(groups))
+        while high > low and not attempt(high).good:
+            low, high = high, min(2 * high, len(groups))
         while high - low > 1:
             middle = (low + high) // 2
-            tried = attempt(middle)
-            low, high = (low, middle) if tried.good else (middle, high)
-        return attempt(high)
+            low, high = (low, middle) if attempt(middle).good else (middle, high)
+
+    def _affordable(self, choice: Choice, costs: Mapping[str, float]) -> list[frozenset[str]]:
+        """The groups by worth; what would make too much of the arithmetic float, or all of it, is left out."""
+        ground = self._ground_of(choice)
+        weighted = {node.name for node in ground.model.graph.node if node.op_type in WEIGHTED}
+        in_float = form_named(choice.form).in_float(ground.model)
+        groups = []
+        for group in exceptions_by_worth(self._sense(choice), {name: costs[name] for name in ground.plan.nodes}):
+            more = in_float | group
+            share = _share(ground, more, costs)
+            if share <= self._recipe.quantize.most_float_share and weighted.intersection(ground.plan.nodes) - more:
+                groups.append(group)
+                in_float = more
+        return groups
 
     def _sense(self, choice: Choice) -> Sequence[Sensitivity]:
         ground = self._ground_of(choice)
@@ -253,7 +256,7 @@ class Search:
     def _simulator(self, form: Form, ground: Ground) -> Simulator:
         left = form.in_float(ground.model)
         sites = find_sites(ground.model, [name for name in ground.plan.nodes if name not in left])
-        return Simulator(ground.model, sites, ground.plan.heads)
+        return Simulator(ground.model, sites, ground.plan.heads, reduce_range=self._reduce_range)
 
     def _first_images(self, count: int) -> list[NDArray[np.uint8]]:
         return list(islice(self._images(), count))
@@ -270,11 +273,12 @@ class Search:
         for known in self._attempts:
             if known.choice == choice:
                 return known
-        costs = arithmetic_of(self._ground_of(choice).model)
-        left = choice.float_nodes | form_named(choice.form).in_float(self._ground_of(choice).model)
-        total = sum(costs[name] for name in self._ground_of(choice).plan.nodes)
-        share = sum(costs[name] for name in left if name in costs) / max(total, 1.0)
+        ground = self._ground_of(choice)
+        share = _share(ground, self._in_float(choice), arithmetic_of(ground.model))
         return self._look(choice, self.model_of(choice), share)
+
+    def _in_float(self, choice: Choice) -> frozenset[str]:
+        return choice.float_nodes | form_named(choice.form).in_float(self._ground_of(choice).model)
 
     def _look(self, choice: Choice, model: onnx.ModelProto, share: float) -> Attempt:
         data = model.SerializeToString(deterministic=True)
@@ -315,7 +319,7 @@ class Search:
         reasons: dict[str, str] = {}
         for each in self._sensitivities if chosen else ():
             assert chosen is not None
-            for node in sorted(each.nodes & chosen.choice.float_nodes):
+            for node in sorted(each.nodes) if each.nodes <= chosen.choice.float_nodes else ():
                 text = f"rounding the {each.kind} {each.site} alone leaves {each.sqnr_db:.1f} dB at the heads"
                 reasons.setdefault(node, text)
         return reasons
@@ -325,6 +329,12 @@ def _finished(model: onnx.ModelProto) -> onnx.ModelProto:
     stripped = strip(model)
     check_portable(stripped)
     return stripped
+
+
+def _share(ground: Ground, in_float: frozenset[str], costs: Mapping[str, float]) -> float:
+    """Of the arithmetic that the plan has in int8, the part that some nodes do."""
+    total = sum(costs[name] for name in ground.plan.nodes)
+    return sum(costs[name] for name in ground.plan.nodes if name in in_float) / max(total, 1.0)
 
 
 def _by_agreement(attempt: Attempt) -> tuple[float, float, str]:
