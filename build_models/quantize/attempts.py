@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from build_models.metrics.bootstrap import Drop
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,10 @@ class Memory:
             noted = json.loads(self._path(facts).read_bytes())
         except (OSError, ValueError):
             return None
-        known = isinstance(noted, dict) and noted.get("format") == _FORMAT and noted.get("facts") == list(facts)
-        return noted["value"] if known else None
+        if not isinstance(noted, dict) or not isinstance(noted.get("value"), dict):
+            return None
+        value: dict[str, Any] = noted["value"]
+        return value if noted == _noted(value, facts) else None
 
     def note(self, value: dict[str, Any], *facts: str) -> None:
         """Keep it; nothing reads half a note."""
@@ -113,9 +115,14 @@ class Memory:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(facts)
         part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({"format": _FORMAT, "facts": list(facts), "value": value}), encoding="utf-8")
+        part.write_text(json.dumps(_noted(value, facts)), encoding="utf-8")
         part.replace(path)
 
     def _path(self, facts: tuple[str, ...]) -> Path:
         assert self.folder is not None
         return self.folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}.json"
+
+
+def _noted(value: dict[str, Any], facts: tuple[str, ...]) -> dict[str, Any]:
+    digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return {"format": _FORMAT, "facts": list(facts), "value": value, "sha256": digest}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.model.manifest import Golden, Tolerances, Variant
+from agent.model.runtime import ort
 from agent.model.session import Session, SessionOptions, physical_cores
 from build_models.graph.portable import check_portable, strip
 from build_models.judge import Look
@@ -127,6 +129,7 @@ class Search:
         self._memory = memory
         self._progress = progress
         self._reduce_range = reduce_range
+        self._scale = _scale_of(recipe, ground.model)
         self._attempts: list[Attempt] = []
         self._sensitivities: tuple[Sensitivity, ...] = ()
 
@@ -285,10 +288,7 @@ class Search:
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._folder / f"{sha256[:16]}.onnx"
         path.write_bytes(data)
-        pictures = self._judge.pictures.dataset.sha256
-        noted = self._memory.recall("look", sha256, pictures, self._judge.name)
-        look = Look(*(Drop(**each) for each in noted.values())) if noted else self._judge.look(self._session(data))
-        self._memory.note(dataclasses.asdict(look), "look", sha256, pictures, self._judge.name)
+        look = self._look_at(sha256, data)
         drop, agreement = look.drop, look.agreement
         good = self._keeps(drop, agreement)
         attempt = Attempt(choice, sha256, len(data), drop, agreement, share, good, path)
@@ -296,6 +296,18 @@ class Search:
         both = f", {100 * agreement.value:.1f} % of fp32's answers lost" if self._judge.labelled else ""
         self._progress.say(f"{choice}: {self._judge.name} drop {drop.value:+.4f}{both}")
         return attempt
+
+    def _look_at(self, sha256: str, data: bytes) -> Look:
+        for known in self._attempts:
+            if known.sha256 == sha256:
+                return Look(known.drop, known.agreement)
+        facts = ("look", sha256, self._judge.pictures.dataset.sha256, self._judge.name, self._scale)
+        noted = self._memory.recall(*facts)
+        if noted is not None:
+            return Look(*(Drop(**each) for each in noted.values()))
+        look = self._judge.look(self._session(data))
+        self._memory.note(dataclasses.asdict(look), *facts)
+        return look
 
     def _session(self, data: bytes) -> Session:
         variant = Variant(
@@ -329,6 +341,15 @@ def _finished(model: onnx.ModelProto) -> onnx.ModelProto:
     stripped = strip(model)
     check_portable(stripped)
     return stripped
+
+
+def _scale_of(recipe: Recipe, model: onnx.ModelProto) -> str:
+    """A digest of what a look depends on besides the file and the pictures: fp32, and how answers are judged."""
+    judged = recipe.model_dump_json(include={"input", "output", "labels", "defaults", "data"})
+    facts = [ort.__version__, judged, recipe.budget.metric, recipe.budget.model_dump(mode="json")["classes"]]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    digest.update(model.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def _share(ground: Ground, in_float: frozenset[str], costs: Mapping[str, float]) -> float:
