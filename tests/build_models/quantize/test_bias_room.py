@@ -60,3 +60,13 @@ def test_usual_weights_are_left_alone() -> None:
     before = model.SerializeToString()
     assert make_room_for_biases(model, ["conv"], RANGES, 127) == 0
     assert model.SerializeToString() == before
+
+
+def test_nothing_is_cut_off_where_the_quantiser_would_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Figures of a published detector: weights of 4e-14 with a bias of 3e-8."""
+    model = network(4e-14)
+    for tensor in model.graph.initializer:
+        if tensor.name == "b":
+            tensor.CopyFrom(numpy_helper.from_array(np.array([0.5, 2.9e-8], np.float32), "b"))
+    quantize_static(model, ["conv"], RANGES)
+    assert not [record for record in caplog.records if "exceeds the range" in record.message]
