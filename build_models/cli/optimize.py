@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from build_models.errors import RecipeError
-    from build_models.graph.fix_shape import fix_axes
+    from build_models.graph.fix_shape import fix_axes, infer_anew
     from build_models.graph.kernels import kernel_report
     from build_models.graph.model_io import describe, freeze_initialisers, inputs_of, opset_of, outputs_of
     from build_models.graph.optimise import optimise
@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         ended(f"{describe(inputs_of(model))} -> {describe(outputs_of(model))}, opset {opset_of(model)}")
     with progress.stage("optimise") as ended:
         result, report = optimise(model)
+        if shapes:
+            result = infer_anew(result)
         ended(f"{report.nodes_before} -> {report.nodes_after} nodes")
     with progress.stage("prove") as ended:
         difference = prove_same(source, result)

@@ -54,11 +54,11 @@ def fix_shape(
             value.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto())
             for side in shape:
                 value.type.tensor_type.shape.dim.add().dim_value = side
-    result = _infer(result)
+    result = infer_anew(result)
     folded = not _all_static(result)
     if folded:
         # Shapes that the graph computes (Shape, Gather, Concat, Reshape) are constants now.
-        result = _infer(optimise(result, passes=SHAPE_PASSES)[0])
+        result = infer_anew(optimise(result, passes=SHAPE_PASSES)[0])
     if not _all_static(result):
         raise BuildError(
             f"expected outputs of fixed shape, found {describe(outputs_of(result))}: the model selects boxes itself; "
@@ -70,8 +70,8 @@ def fix_shape(
 def fix_axes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
     """Give inputs their shapes by name; the given model stays as it is.
 
-    Axes of the same symbol are the same size, so one input's shape may fix another's. Outputs are inferred anew; one
-    whose shape depends on what it shows stays open.
+    Axes of the same symbol are the same size, so one input's shape may fix another's. Where the graph computes shapes,
+    those of outputs are known after the graph passes (`infer_anew` again); one that depends on what is seen stays open.
 
     Args:
         model: any number of inputs.
@@ -99,7 +99,7 @@ def fix_axes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onn
     ]
     if still_open:
         raise RecipeError(f"--shape leaves axes open: {', '.join(still_open)}; give their inputs a shape too")
-    return _infer(optimise(_infer(result), passes=SHAPE_PASSES)[0])
+    return infer_anew(result)
 
 
 def _sizes_by_symbol(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
@@ -162,8 +162,12 @@ def _static_shape(
     return shape
 
 
-def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infer all shapes anew: old ones, with symbols or of another size, are forgotten first."""
+def infer_anew(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with all shapes inferred: old ones, with symbols or of another size, are forgotten first.
+
+    Raises:
+        BuildError: the shapes contradict each other.
+    """
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]

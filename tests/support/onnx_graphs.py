@@ -95,7 +95,8 @@ def feed_of(model: ModelProto, seed: int, sizes: Mapping[str, int] | None = None
 def numbers(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     """Constants between 0.5 and 1.5, half of them negative: their products and quotients stay moderate."""
     rng = np.random.default_rng((seed, *shape))
-    return ((rng.random(shape) + 0.5) * rng.choice([-1, 1], shape)).astype(np.float32)
+    values = (rng.random(shape) + 0.5) * rng.choice([-1, 1], shape)
+    return np.asarray(values, np.float32)
 
 
 def ints(*values: int) -> NDArray[np.int64]:

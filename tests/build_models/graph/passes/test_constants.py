@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.build
     ],
     ids=lambda value: next(iter(value)),
 )
-def test_a_constant_node_becomes_an_initialiser(value: dict[str, object]) -> None:
+def test_a_constant_node_becomes_an_initialiser(value: dict[str, Any]) -> None:
     model = graph_model([node("Constant", [], ["k"], **value), node("Mul", ["x", "k"], ["y"])])
     result, count = rewritten(promote_constants, model)
     assert (ops(result), count) == (["Mul"], 1)
@@ -57,7 +57,7 @@ def test_what_depends_on_constants_only_is_computed() -> None:
         node("Mul", ["ab", "second"], ["k"]),
         node("Mul", ["x", "k"], ["y"]),
     ]
-    constants = {"a": numbers(5), "b": numbers(1), "positive": np.abs(numbers(12, 5))}
+    constants: dict[str, Any] = {"a": numbers(5), "b": numbers(1), "positive": np.abs(numbers(12, 5))}
     model = graph_model(nodes, opset=13, **constants)
     result, count = rewritten(fold_constants, model)
     assert (ops(result), count) == (["Mul"], 4)
@@ -151,8 +151,12 @@ def test_equal_bytes_of_another_type_or_sign_are_not_equal() -> None:
         node("Cast", ["int"], ["f"], to=1),
         node("Add", ["d", "f"], ["y"]),
     ]
-    constants = {"zero": np.float32(0), "minus": np.float32(-0.0), "int": np.int32(0)}
-    model = graph_model(nodes, **{name: np.array(value) for name, value in constants.items()})
+    constants: dict[str, Any] = {
+        "zero": np.zeros((), np.float32),
+        "minus": np.array(-0.0, np.float32),
+        "int": np.zeros((), np.int32),
+    }
+    model = graph_model(nodes, **constants)
     assert merge_constants(model)[1] == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 pytest.importorskip("onnx", reason="needs the build extra")
@@ -33,7 +35,7 @@ def test_a_scale_goes_into_a_padded_convolution(op_type: str, groups: int, shape
 )
 @pytest.mark.parametrize("op_type", ["Add", "Sub"])
 def test_an_offset_goes_in_unless_the_convolution_pads(
-    attributes: dict[str, object], side: int, folds: bool, op_type: str
+    attributes: dict[str, Any], side: int, folds: bool, op_type: str
 ) -> None:
     nodes = [node(op_type, ["x", "k"], ["m"]), node("Conv", ["m", "w", "b"], ["y"], **attributes)]
     model = graph_model(nodes, w=numbers(4, 3, side, side), b=numbers(4), k=numbers(3, 1, 1))
@@ -49,7 +51,7 @@ def test_a_constant_minus_the_input_is_both() -> None:
 
 def test_a_transposed_convolution_takes_a_scale_and_no_offset() -> None:
     convolution = node("ConvTranspose", ["m", "w"], ["y"], group=2, strides=[2, 2])
-    constants = {"w": numbers(4, 3, 3, 3), "k": numbers(4, 1, 1)}
+    constants: dict[str, Any] = {"w": numbers(4, 3, 3, 3), "k": numbers(4, 1, 1)}
     for op_type, expected in (("Mul", ["ConvTranspose"]), ("Add", ["Add", "ConvTranspose"])):
         model = graph_model([node(op_type, ["x", "k"], ["m"]), convolution], inputs={"x": (1, 4, 3, 3)}, **constants)
         assert ops(rewritten(fold_before, model)[0]) == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -77,7 +79,7 @@ def test_a_grouped_convolution_is_no_different() -> None:
 
 @pytest.mark.parametrize("attributes", [{}, {"transB": 1}, {"alpha": 0.5, "beta": 2.0}], ids=str)
 @pytest.mark.parametrize("bias", [(), (5,), (1, 5)], ids=str)
-def test_a_gemm_takes_in_both(attributes: dict[str, float], bias: tuple[int, ...]) -> None:
+def test_a_gemm_takes_in_both(attributes: dict[str, Any], bias: tuple[int, ...]) -> None:
     nodes = [
         node("Gemm", ["x", "w", "b"], ["c"], **attributes),
         node("Mul", ["c", "k"], ["m"]),

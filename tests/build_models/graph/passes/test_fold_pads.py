@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("onnx", reason="needs the build extra")
 
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from build_models.graph.passes.fold_pads import fold_pads
 from build_models.graph.passes.remove_dead import remove_dead
@@ -88,7 +88,7 @@ def test_any_other_stays(nodes: list[NodeProto], pads: np.ndarray[tuple[int], np
     ],
     ids=["plain", "counts its own", "does not count its own", "rounds up", "smaller than the padding"],
 )
-def test_an_average_counts_the_padding(attributes: dict[str, object], folds: bool) -> None:
+def test_an_average_counts_the_padding(attributes: dict[str, Any], folds: bool) -> None:
     pool = node("AveragePool", ["p"], ["y"], **{"kernel_shape": [3, 3], "strides": [2, 2], **attributes})
     result, count = rewritten(fold_pads, graph_model([PAD, pool], pads=SPATIAL))
     assert count == int(folds)

@@ -52,7 +52,7 @@ def choosing(
     name = "positive" if decided is None else "known"
     model = graph_model(
         [*before, *condition, node("If", [name], ["y"], name="if", then_branch=then, else_branch=otherwise)],
-        zero=np.float32(0).reshape(()),
+        zero=np.zeros((), np.float32),
         known=np.array(bool(decided)),
         w=W,
         k=numbers(3, 1, 1),

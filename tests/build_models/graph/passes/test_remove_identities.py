@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.build
 
 BEFORE = node("Relu", ["x"], ["a"])
 AFTER = node("Sigmoid", ["b"], ["y"])
-CONSTANTS = {
+CONSTANTS: dict[str, Any] = {
     "one": np.ones((), np.float32),
     "ones": np.ones((3, 1, 1), np.float32),
     "wider": np.ones((2, 1, 1, 1), np.float32),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,7 +32,13 @@ def flattening(input_shape: tuple[int | str, ...]) -> ModelProto:
         node("Concat", ["nn", "open", "w"], ["shape"], axis=0),
         node("Reshape", ["x", "shape"], ["y"]),
     ]
-    constants = {"first": ints(0).reshape(()), "three": ints(3), "four": ints(4), "zero": ints(0), "open": ints(-1)}
+    constants: dict[str, Any] = {
+        "first": ints(0).reshape(()),
+        "three": ints(3),
+        "four": ints(4),
+        "zero": ints(0),
+        "open": ints(-1),
+    }
     return graph_model(nodes, inputs={"x": input_shape}, **constants)
 
 
@@ -149,7 +155,7 @@ def test_transposes_around_something_else_stay() -> None:
     ids=lambda value: value.op_type,
 )
 def test_reshapes_in_a_row_become_the_last(earlier: NodeProto, later: NodeProto) -> None:
-    constants = {"first": ints(1, 15, 6), "shape": ints(9, -1), "copying": ints(0, -1), "axis": ints(1)}
+    constants: dict[str, Any] = {"first": ints(1, 15, 6), "shape": ints(9, -1), "copying": ints(0, -1), "axis": ints(1)}
     result, count = rewritten(merge_reshapes, graph_model([earlier, later], **constants))
     assert count == 1
     assert result.graph.node[1].op_type == "Reshape"
