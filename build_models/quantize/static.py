@@ -24,7 +24,6 @@ from agent.model.runtime import ort
 from build_models.errors import BuildError
 from build_models.graph.model_io import constant_of, remove_dead_nodes
 from build_models.graph.writer import GraphWriter
-from build_models.quantize.bias_room import make_room_for_biases
 from build_models.quantize.float_neighbours import (
     free_float_readers,
     keep_float,
@@ -114,7 +113,6 @@ def quantize_static(
     part_constants(prepared, chosen)
     full = {**ranges, **dict.fromkeys([*pixels, *casts.values()], (0.0, 255.0))}
     full |= {name: full[result] for name, result in part_outputs(prepared, chosen).items() if result in full}
-    make_room_for_biases(prepared, chosen, full, 63 if reduce_range else 127)
     quantizer = QDQQuantizer(
         prepared,
         per_channel=per_channel,
