@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from build_models.quantize.costs import shapes_of
+from build_models.quantize.islands import WEIGHTED
 from build_models.quantize.pixels import pixel_tensors
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ def _nothing(_: onnx.ModelProto) -> frozenset[str]:
 
 def _stem(model: onnx.ModelProto) -> frozenset[str]:
     """The convolutions that read the picture, also behind a mean, and what fuses into them."""
+    return _unless_all(model, _stem_nodes(model))
+
+
+def _stem_nodes(model: onnx.ModelProto) -> set[str]:
     pixels = set(pixel_tensors(model))
     outputs: set[str] = set()
     names = set()
@@ -60,14 +65,14 @@ def _stem(model: onnx.ModelProto) -> frozenset[str]:
             names.add(node.name)
         if node.op_type in _FUSES_INTO_CONV and node.input[0] in outputs:
             names.add(node.name)
-    return frozenset(names)
+    return names
 
 
 def _high_resolution(model: onnx.ModelProto) -> frozenset[str]:
     """The stem, and what still has a map of at least half the input's height in front of the first coarser one."""
     shapes = shapes_of(model)
     height = shapes["image"][1]
-    names = set(_stem(model))
+    names = _stem_nodes(model)
     for node in model.graph.node:
         shape = shapes.get(node.output[0], ())
         fine = len(shape) == 4 and shape[2] * 2 >= height
@@ -75,7 +80,13 @@ def _high_resolution(model: onnx.ModelProto) -> frozenset[str]:
             break
         if fine and node.op_type != "Cast":
             names.add(node.name)
-    return frozenset(names)
+    return _unless_all(model, names)
+
+
+def _unless_all(model: onnx.ModelProto, names: set[str]) -> frozenset[str]:
+    """The names, or none where no convolution or product would be left to run in int8."""
+    weighted = {node.name for node in model.graph.node if node.op_type in WEIGHTED}
+    return frozenset(names) if weighted - names else frozenset()
 
 
 PLAIN = Form("plain", _nothing)

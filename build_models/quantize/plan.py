@@ -28,7 +28,7 @@ _ONLY_MOVES = {"Concat", *PASSED_THROUGH} - {"Relu", "Clip", "MaxPool", "Resize"
 
 @dataclass(frozen=True)
 class Join:
-    """A Concat that stays in float, and by how much the widest of its tensors is wider than the narrowest."""
+    """A Concat that stays in float, and by how much the range of all its tensors is wider than the narrowest."""
 
     node: str
     tensors: tuple[str, ...]
@@ -75,18 +75,18 @@ def _tail(body: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
             tail.append(node)
         else:
             computed.update(node.input)
-        if computed.intersection(node.output):
-            computed.update(node.input)
     return tail[::-1]
 
 
 def _joins(tail: Iterable[onnx.NodeProto], ranges: Ranges) -> list[Join]:
     joins = []
     for node in tail:
-        widths = [ranges[name][1] - ranges[name][0] for name in node.input if name in ranges]
+        # As int8 has them: with zero inside. A tensor of zeros loses nothing.
+        bounds = [(min(ranges[name][0], 0.0), max(ranges[name][1], 0.0)) for name in node.input if name in ranges]
+        widths = [high - low for low, high in bounds if high > low]
         if node.op_type == "Concat" and len(widths) > 1:
-            narrowest = max(min(widths), 1e-12)
-            joins.append(Join(node.name, tuple(node.input), max(widths) / narrowest))
+            joined = max(high for _, high in bounds) - min(low for low, _ in bounds)
+            joins.append(Join(node.name, tuple(node.input), joined / min(widths)))
     return joins
 
 
@@ -109,7 +109,9 @@ def _heads(body: Iterable[onnx.NodeProto], raw_outputs: Collection[str]) -> list
     while open_:
         name = open_.pop()
         node = producers.get(name)
-        if node is None or node.op_type not in _ONLY_MOVES:
+        if node is None:  # a constant among what is joined
+            continue
+        if node.op_type not in _ONLY_MOVES:
             if name not in found:
                 found.append(name)
             continue

@@ -93,24 +93,35 @@ def exceptions_by_worth(sensitivities: Sequence[Sensitivity], costs: Mapping[str
         sensitivities: of all sites.
         costs: arithmetic of each node, such as its multiply-accumulates; what is missing costs nothing.
     """
-    noises = np.array([each.noise for each in sensitivities])
-    order: list[frozenset[str]] = []
-    taken: set[str] = set()
-    waiting = list(range(len(sensitivities)))
+    sites_of: dict[str, list[int]] = {}
+    for index, each in enumerate(sensitivities):
+        for node in each.nodes:
+            sites_of.setdefault(node, []).append(index)
+    missing = [set(each.nodes) for each in sensitivities]  # what is not in float yet
     floor = 1e-3 * sum(costs.values()) / max(len(costs), 1)  # nothing is entirely free
-    while waiting:
-        best, best_worth = waiting[0], -1.0
-        for index in waiting:
-            more = sensitivities[index].nodes - taken
-            freed = noises[index] + sum(
-                noises[other] for other in waiting if other != index and sensitivities[other].nodes <= more | taken
-            )
-            worth = freed / (sum(costs.get(node, 0.0) for node in more) + floor)
-            if worth > best_worth:
-                best, best_worth = index, worth
-        taken |= sensitivities[best].nodes
-        order.append(frozenset(sensitivities[best].nodes))
-        waiting = [index for index in waiting if not sensitivities[index].nodes <= taken]
+
+    def worth(index: int) -> float:
+        more = missing[index]
+        near = {other for node in more for other in sites_of[node]}
+        freed = sum(sensitivities[other].noise for other in sorted(near) if missing[other] <= more)
+        return freed / (sum(costs.get(node, 0.0) for node in sorted(more)) + floor)
+
+    worths = {index: worth(index) for index in range(len(sensitivities)) if missing[index]}
+    order: list[frozenset[str]] = []
+    while worths:
+        best = max(worths, key=lambda index: (worths[index], -index))
+        order.append(sensitivities[best].nodes)
+        taken = frozenset(missing[best])
+        touched = {index for node in taken for index in sites_of[node]}
+        for index in touched:
+            missing[index] -= taken
+        # What shares a node that is still missing with one of these has another worth now.
+        near = {other for index in touched for node in missing[index] for other in sites_of[node]}
+        for index in touched | near:
+            if missing[index]:
+                worths[index] = worth(index)
+            else:
+                worths.pop(index, None)
     return order
 
 
