@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from build_models.advice import after_timing
 from build_models.machines import runs_here
 from build_models.metrics.bootstrap import needed_pictures
 from build_models.workpiece import FP32
@@ -29,10 +30,39 @@ class Accuracy:
     Attributes:
         outcome: ``within``: all of the interval is; ``inconclusive``: the drop is, its interval is not; ``beyond``.
         said: one sentence with the figures.
+        more_pictures: about how many more it takes to be sure; 0: it is.
     """
 
     outcome: Outcome
     said: str
+    more_pictures: int = 0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a file takes somewhere, beside fp32.
+
+    Attributes:
+        own: of the file.
+        fp32: of the fp32 file, in turns with it.
+        where: the machine.
+        unit: of both.
+    """
+
+    own: float
+    fp32: float
+    where: str
+    unit: str = "ms"
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as fp32 it is."""
+        return self.fp32 / self.own
+
+    def __str__(self) -> str:
+        return (
+            f"{self.own:.4g} {self.unit} against {self.fp32:.4g} of fp32 on {self.where}, {self.speedup:.2f}x its speed"
+        )
 
 
 def judge_drop(drop: Drop, metric: str, limit: float) -> Accuracy:
@@ -50,11 +80,12 @@ def judge_drop(drop: Drop, metric: str, limit: float) -> Accuracy:
     wide = drop.half_width > limit
     more = max(needed_pictures(drop, drop.pictures, limit) - drop.pictures, 1) if drop.high > limit > 0 else 0
     if not drop.value <= limit:  # NaN is beyond
-        unsure = f"; inconclusive: needs about {more} more pictures" if wide and drop.low <= limit else ""
-        return Accuracy("beyond", figures + unsure)
+        if not (wide and drop.low <= limit):
+            return Accuracy("beyond", figures)
+        return Accuracy("beyond", f"{figures}; inconclusive: needs about {more} more pictures", more)
     if drop.high <= limit:
         return Accuracy("within", figures)
-    return Accuracy("inconclusive", f"{figures}; inconclusive: needs about {more} more pictures to be sure")
+    return Accuracy("inconclusive", f"{figures}; inconclusive: needs about {more} more pictures to be sure", more)
 
 
 def refuse_for_accuracy(accuracy: Accuracy, budget: Budget) -> str | None:
@@ -87,51 +118,74 @@ def judge_speed(piece: Workpiece, times_ms: Mapping[str, float]) -> tuple[list[C
         if each.variant.id == FP32 or not hosts:
             judged.append(each)
             continue
-        kept, reasons = [], []
+        kept, reasons, advice = [], [], list(each.advice)
         for arch in dict.fromkeys(host.arch for host in hosts):
             mine = [host for host in hosts if host.arch == arch]
-            figures = []
+            timings = []
             if runs_here(mine) and each.variant.id in times_ms:
-                figures.append((times_ms[FP32] / times_ms[each.variant.id], "this machine"))
+                timings.append(Timing(times_ms[each.variant.id], times_ms[FP32], "this machine"))
             for device in piece.measured:
-                speedup = device.speedup(digests[each.variant.id], digests[FP32])
-                if device.device.arch == arch and speedup is not None:
-                    figures.append((speedup, device.said))
-            slow = [why for speedup, where in figures if (why := refuse_for_speed(speedup, budget, where))]
+                times = device.times(digests[each.variant.id], digests[FP32])
+                if device.device.arch == arch and times is not None:
+                    timings.append(Timing(*times, device.said, device.unit))
+            slow = [(why, timing) for timing in timings if (why := refuse_for_speed(timing, budget))]
             told.append(
                 {
                     "variant": each.variant.id,
                     "arch": arch,
-                    "speedups": {where: round(speedup, 3) for speedup, where in figures},
-                    "refused": slow[0] if slow else None,
+                    "speedups": {timing.where: round(timing.speedup, 3) for timing in timings},
+                    "refused": slow[0][0] if slow else None,
                 }
             )
             if slow:
-                reasons += slow[:1]
+                why, timing = slow[0]
+                reasons.append(why)
+                if budget.min_speedup is not None:
+                    advice += after_timing(timing.speedup, each.variant.id, timing.where)
             else:
                 kept += mine
         refused = each.refused or ("; ".join(reasons) if not kept else None)
         missed = each.missed_budget or (bool(reasons) and budget.min_speedup is not None)
         requires = each.variant.requires.model_copy(update={"any_of": kept or hosts})
         variant = each.variant.model_copy(update={"requires": requires})
-        judged.append(dataclasses.replace(each, variant=variant, refused=refused, missed_budget=missed))
+        judged.append(
+            dataclasses.replace(each, variant=variant, refused=refused, missed_budget=missed, advice=tuple(advice))
+        )
     return judged, told
 
 
-def refuse_for_speed(speedup: float, budget: Budget, where: str) -> str | None:
+def refuse_for_speed(timing: Timing, budget: Budget) -> str | None:
     """Why a variant does not ship for a kind of machine, or None.
 
     Args:
-        speedup: time of fp32 over its time, both measured in turns.
+        timing: measured in turns with fp32.
         budget: its ``min_speedup``; without one, the variant must be faster at all.
-        where: the machine, for the sentence.
     """
     least = budget.min_speedup
-    if least is None and speedup <= 1:
-        return f"not faster than fp32 on {where}: {speedup:.2f}x its speed; fp32 serves there"
-    if least is not None and speedup < least:
-        return f"{speedup:.2f}x as fast as fp32 on {where}, the least is {least:g}x"
+    if least is None and timing.speedup <= 1:
+        return f"not faster than fp32: {timing}; fp32 serves there"
+    if least is not None and timing.speedup < least:
+        return f"not fast enough: {timing}, the least is {least:g}x"
     return None
+
+
+def unused_figures(piece: Workpiece) -> list[str]:
+    """What devices measured that says nothing of this bundle's files; one sentence each."""
+    digests = {_sha256(piece.folder / each.variant.file): each.variant.id for each in piece.candidates}
+    said = []
+    for device in piece.measured:
+        unknown = [each.variant for each in device.results if each.sha256 not in digests]
+        if unknown:
+            said.append(
+                f"--measured, {device.said}: {', '.join(unknown)} there is another file than this bundle's, so its "
+                "figures do not count; run `edge-agent bench` there with this bundle and give what that prints"
+            )
+        elif FP32 not in {digests[each.sha256] for each in device.results}:
+            said.append(
+                f"--measured, {device.said}: {FP32} was not measured there, so nothing can be compared with it; "
+                "run `edge-agent bench` there without --variant"
+            )
+    return said
 
 
 def _sha256(path: Path) -> str:

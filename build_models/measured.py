@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from agent.model.manifest import Record, Sha256, Text
 from build_models.errors import RecipeError
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 Milliseconds = Annotated[float, Field(gt=0)]
 
 
-class MeasuredDevice(Record):
+class _Partly(Record):
+    """A part of what a device prints; what else it says there is not needed here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class MeasuredDevice(_Partly):
     """The machine that was measured."""
 
     arch: Literal["x86_64", "aarch64"]
@@ -24,10 +30,11 @@ class MeasuredDevice(Record):
     onnxruntime: Text
 
 
-class MeasuredFile(Record):
+class MeasuredFile(_Partly):
     """One variant's file: ``median_ms`` is time, unless the file says that its figures are a proxy."""
 
     variant: Text
+    provider: Text = "cpu"
     sha256: Sha256
     precision: Text
     median_ms: Milliseconds
@@ -36,7 +43,7 @@ class MeasuredFile(Record):
     runs: Annotated[int, Field(ge=1)]
 
 
-class Measured(Record):
+class Measured(_Partly):
     """One device's figures; ``proxy`` names what was counted in place of time, such as instructions."""
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -45,12 +52,17 @@ class Measured(Record):
     proxy: Text | None = None
     results: Annotated[list[MeasuredFile], Field(min_length=1)]
 
-    def speedup(self, sha256: str, fp32_sha256: str) -> float | None:
-        """How many times as fast a file is as the fp32 file; None when one of the two was not measured."""
-        times = {each.sha256: each.median_ms for each in self.results}
-        if sha256 not in times or fp32_sha256 not in times:
+    def times(self, sha256: str, fp32_sha256: str, provider: str = "cpu") -> tuple[float, float] | None:
+        """Medians of a file and of the fp32 file; None when one of the two was not measured there."""
+        medians = {each.sha256: each.median_ms for each in self.results if each.provider == provider}
+        if sha256 not in medians or fp32_sha256 not in medians:
             return None
-        return times[fp32_sha256] / times[sha256]
+        return medians[sha256], medians[fp32_sha256]
+
+    @property
+    def unit(self) -> str:
+        """Of the medians."""
+        return self.proxy or "ms"
 
     @property
     def said(self) -> str:

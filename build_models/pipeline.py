@@ -19,10 +19,11 @@ from agent.model.bundle import key_id
 from agent.model.manifest import Metric
 from agent.model.session import physical_cores
 from build_models import report
+from build_models.advice import after_judgement
 from build_models.benchmark import Contender, compare_latency
 from build_models.errors import BuildError, RecipeError
 from build_models.evaluation import run_evaluation, runner
-from build_models.gate import judge_drop, judge_speed, refuse_for_accuracy
+from build_models.gate import judge_drop, judge_speed, refuse_for_accuracy, unused_figures
 from build_models.graph.canonical_output import canonical_output
 from build_models.graph.native_input import native_input
 from build_models.graph.portable import make_portable
@@ -42,9 +43,12 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from build_models.gate import Accuracy
     from build_models.measured import Measured
+    from build_models.metrics.bootstrap import Drop
     from build_models.progress import Progress
     from build_models.recipe import Recipe
+    from build_models.workpiece import Candidate
 
     Stage = Callable[[Workpiece, Progress], tuple[Workpiece, dict[str, Any]]]
 
@@ -201,7 +205,12 @@ def _judge(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, A
             name=judge.name, value=drop.candidate, drop=drop.value, interval=[drop.low, drop.high], cpu=cpu_name()
         )
         variant = each.variant.model_copy(update={"metrics": [metric]})
-        judged.append(dataclasses.replace(each, variant=variant, refused=refused, missed_budget=refused is not None))
+        advice = _advice(piece, each, drop, accuracy, judge) if refused is not None else ()
+        judged.append(
+            dataclasses.replace(
+                each, variant=variant, refused=refused, missed_budget=refused is not None, advice=advice
+            )
+        )
         told[each.variant.id] = {"outcome": accuracy.outcome, "said": accuracy.said, **dataclasses.asdict(drop)}
         said.append(f"{each.variant.id} {accuracy.said}")
     told["said"] = "; ".join(said) or "nothing beside fp32 to judge"
@@ -215,6 +224,19 @@ def _judge(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, A
             for each in judged
         ]
     return dataclasses.replace(piece, candidates=tuple(judged)), told
+
+
+def _advice(piece: Workpiece, candidate: Candidate, drop: Drop, accuracy: Accuracy, judge: Judge) -> tuple[str, ...]:
+    budget = piece.recipe.budget
+    found = piece.found.get(candidate.variant.id)
+    return after_judgement(
+        drop,
+        accuracy.more_pictures,
+        found.chosen.drop.value if found and found.chosen else None,
+        piece.recipe,
+        labelled=judge.labelled,
+        limit=budget.max_drop if judge.labelled else budget.max_disagreement,
+    )
 
 
 def _benchmark(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, Any]]:
@@ -233,10 +255,14 @@ def _benchmark(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[st
     times = {result["name"]: result["median_ms"] for result in told["results"]}
     said = ", ".join(f"{name} {value:.2f} ms" for name, value in times.items())
     judged, speeds = judge_speed(piece, times)
+    unused = unused_figures(piece)
+    for text in unused:
+        progress.say(text)
     return dataclasses.replace(piece, candidates=tuple(judged)), {
         "said": f"{said} ({told['threads']} threads)",
         **told,
         "speed": speeds,
+        "unused_figures": unused,
     }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from agent.model.manifest import Requires
+from build_models.advice import after_search
 from build_models.errors import BuildError
 from build_models.graph.portable import check_portable, strip
 from build_models.inside import look_inside
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 X86, PLAIN_INT8 = "cpu-int8-vnni", "cpu-int8"
 _WORTH_A_FORM = 1.05  # another form must gain this factor over the plain one
-_MOST_TIMED = 6
 
 
 def make_variants(piece: Workpiece, progress: Progress) -> tuple[list[Candidate], dict[str, Found], dict[str, Any]]:
@@ -110,6 +110,8 @@ class _Work:
         """What a search found, for the report, with a look inside the file that is taken."""
         taken = found.chosen or found.closest
         told = {**plain(found), "limit": found.limit, "aim": found.aim}
+        for each, rounding in zip(told["sensitivities"], found.sensitivities, strict=True):
+            each["gone"] = rounding.nodes <= taken.choice.float_nodes
         if target(name).writer in ("static", "tensorrt"):
             ground = self.equalized() if taken.choice.equalized else self.piece.calibrated
             assert ground is not None, "only chosen where there is one"
@@ -146,7 +148,8 @@ def _cpu(work: _Work) -> list[Candidate]:
     plain_found = search.run(PLAIN)
     found = {PLAIN_INT8: plain_found}
     if form != PLAIN and plain_found.chosen is not None:
-        other = search.run(form, like=plain_found.chosen)
+        same = not form.in_float(work.piece.model)
+        other = search.mirror(plain_found, form) if same else search.run(form, like=plain_found.chosen)
         if other.chosen is not None and other.chosen.sha256 != plain_found.chosen.sha256:
             found[X86] = other
     if here:
@@ -167,16 +170,11 @@ def _cpu(work: _Work) -> list[Candidate]:
 
 
 def _with_times(work: _Work, found: Found) -> Found:
-    """Time the attempts that something speaks for, and take the fastest that is good."""
-    shown = sorted(found.attempts, key=lambda each: (each.drop.value, each.float_share))[:_MOST_TIMED]
-    if found.chosen is not None and found.chosen not in shown:
-        shown.append(found.chosen)
-    times = work.time({each.sha256: each.path.read_bytes() for each in shown}, "candidates")
-    attempts = tuple(
-        dataclasses.replace(each, latency={"here": times[each.sha256]}) if each.sha256 in times else each
-        for each in found.attempts
-    )
-    return found.with_times(attempts)
+    """Time the attempts that something speaks for, and choose by that."""
+    files = {each.sha256: each.path.read_bytes() for each in found.shortlist}
+    if not files:
+        return found
+    return found.with_times(work.time(files, "candidates"), work.piece.recipe.budget.min_speedup or 1.0)
 
 
 def _cpu_nonvnni(work: _Work) -> list[Candidate]:
@@ -255,7 +253,9 @@ def _candidate(work: _Work, wanted: Target, found: Found) -> Candidate:
         f"nothing keeps the budget on the search pictures: closest is {chosen.choice} with a drop of "
         f"{chosen.drop.value:.4f} of {work.judge.name}, the most is {found.limit:g}"
     )
-    return dataclasses.replace(candidate, refused=refused, missed_budget=True)
+    calibration = len(work.piece.pictures.calibration)
+    advice = after_search(found, work.piece.recipe, labelled=work.judge.labelled, calibration=calibration)
+    return dataclasses.replace(candidate, refused=refused, missed_budget=True, advice=advice)
 
 
 def _fastest(times: dict[str, dict[str, float]]) -> str:

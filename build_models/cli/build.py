@@ -68,6 +68,10 @@ def build_recipe(recipe: Recipe, args: argparse.Namespace) -> int:
     for candidate in piece.candidates:
         if candidate.refused is not None:
             sys.stdout.write(f"not packed: {candidate.variant.id}: {candidate.refused}\n")
+    packed = {candidate.variant.id for candidate in piece.candidates if candidate.refused is None}
+    for told in piece.reports["benchmark"]["speed"]:
+        if told["refused"] is not None and told["variant"] in packed:
+            sys.stdout.write(f"not packed for {told['arch']}: {told['variant']}: {told['refused']}\n")
     sys.stdout.write(f"bundle: {target}\nreport: {target / 'report' / 'report.html'}\n")
     missed = [candidate for candidate in piece.candidates if candidate.missed_budget]
     for text in dict.fromkeys(advice for candidate in missed for advice in candidate.advice):
