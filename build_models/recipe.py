@@ -124,7 +124,7 @@ class Data(Record):
     val: AnyData | None = Field(None, description="judged once, at the end; null: a share of train is kept for it")
     val_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.4, description="without val: share of train kept for it")
     search_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.4, description="of what train has left: share that compares candidates, the others calibrate"
+        0.6, description="of what train has left: share that compares candidates, the others calibrate"
     )
     most_calibration: Annotated[int, Field(ge=1)] = Field(500, description="most pictures to calibrate with")
     most_search: Annotated[int, Field(ge=1)] = Field(500, description="most pictures to compare candidates with")
@@ -171,7 +171,7 @@ class Quantize(Record):
         ["equalize", "bias"], description="what may be tried before layers are left in float"
     )
     most_float_share: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5, description="give up when more than this share of the arithmetic would have to stay in float"
+        0.25, description="give up when more than this share of the arithmetic would have to stay in float"
     )
 
 

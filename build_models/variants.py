@@ -25,9 +25,10 @@ from build_models.quantize.dynamic import quantize_dynamic
 from build_models.quantize.equalize import equalize
 from build_models.quantize.float16 import convert_float16
 from build_models.quantize.forms import FORMS, PACKED, PLAIN, form_named
+from build_models.quantize.found import plain
 from build_models.quantize.ground import calibrate
 from build_models.quantize.methods import ranges_of
-from build_models.quantize.search import Search, plain
+from build_models.quantize.search import Search
 from build_models.quantize.targets import TARGETS, target
 from build_models.quantize.tensorrt import quantize_tensorrt
 from build_models.workpiece import FP32, Candidate, new_candidate, session_of
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from build_models.progress import Progress
+    from build_models.quantize.found import Found
     from build_models.quantize.ground import Ground
-    from build_models.quantize.search import Found
     from build_models.quantize.targets import Target
     from build_models.workpiece import Workpiece
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from build_models.measured import Measured
     from build_models.pictures import Pictures
     from build_models.quantize.attempts import Memory
+    from build_models.quantize.found import Found
     from build_models.quantize.ground import Ground
-    from build_models.quantize.search import Found
     from build_models.quantize.targets import Target
     from build_models.recipe import Recipe
     from build_models.verify import Outputs

@@ -10,11 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from agent.model.manifest import Golden, Tolerances, Variant
 from agent.model.runtime import ort
@@ -26,6 +23,7 @@ from build_models.quantize.attempts import Attempt, Choice, Memory
 from build_models.quantize.bias_correction import correct_biases
 from build_models.quantize.costs import arithmetic_of
 from build_models.quantize.forms import PLAIN, form_named
+from build_models.quantize.found import Found, by_agreement, by_float_share
 from build_models.quantize.islands import WEIGHTED
 from build_models.quantize.methods import ranges_of
 from build_models.quantize.sensitivity import Sensitivity, exceptions_by_worth, measure_sensitivities
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     import onnx
     from numpy.typing import NDArray
 
@@ -49,42 +48,7 @@ _TRIED_METHODS = 3  # the quietest in the simulator are made into files
 _RANKING_PICTURES = 8
 _SENSITIVITY_PICTURES = 2
 _CORRECTION_PICTURES = 64
-_AS_FAST = 1.03  # timings differ by so much from run to run
 _Z95 = 1.96  # half a 95 % interval, in standard errors
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
-
-    Attributes:
-        attempts: all files that were made, in order.
-        chosen: the good one, or the best of those within the limit; None: none is.
-        closest: of all, the one that loses least.
-        limit: the most that may be lost on the search pictures.
-        aim: what a file may lose to be called good.
-        sensitivities: measured when exceptions were needed.
-        reasons: why each node of ``chosen`` is in float, by name.
-    """
-
-    attempts: tuple[Attempt, ...]
-    chosen: Attempt | None
-    closest: Attempt
-    limit: float
-    aim: float
-    sensitivities: tuple[Sensitivity, ...]
-    reasons: dict[str, str]
-
-    def with_times(self, attempts: tuple[Attempt, ...]) -> Found:
-        """The same with latencies, and the fastest of the good ones that were timed as the chosen one."""
-        timed = [each for each in attempts if each.latency and each.good]
-        if self.chosen is None or not timed:
-            chosen = next((each for each in attempts if self.chosen and each.sha256 == self.chosen.sha256), None)
-        else:
-            fastest_ms = min(each.latency["here"]["median_ms"] for each in timed)
-            as_fast = [each for each in timed if each.latency["here"]["median_ms"] <= fastest_ms * _AS_FAST]
-            chosen = min(as_fast, key=_by_agreement)
-        return dataclasses.replace(self, attempts=attempts, chosen=chosen)
 
 
 class Search:
@@ -149,12 +113,18 @@ class Search:
             self._with_exceptions(best)
         return self._found(form)
 
+    def mirror(self, found: Found, form: Form) -> Found:
+        """The shortlist of another search in a form that computes the same numbers."""
+        for each in found.shortlist or [found.closest]:
+            self._try(dataclasses.replace(each.choice, form=form.name))
+        return self._found(form)
+
     def _found(self, form: Form) -> Found:
         mine = [each for each in self._attempts if each.choice.form == form.name]
-        closest = min(mine, key=_by_agreement)
+        closest = min(mine, key=by_agreement)
         within = [each for each in mine if each.drop.value <= self._limit]
         good = [each for each in within if each.good]
-        chosen = min(good, key=_by_float_share) if good else min(within, key=_by_agreement, default=None)
+        chosen = min(good, key=by_float_share) if good else min(within, key=by_agreement, default=None)
         return Found(tuple(mine), chosen, closest, self._limit, self._aim, self._sensitivities, self._reasons(chosen))
 
     def compare(self, makers: Mapping[str, Callable[[], onnx.ModelProto]]) -> Found:
@@ -191,7 +161,7 @@ class Search:
             attempts.append(self._try(Choice(method, form=form.name)))
             if attempts[-1].good:
                 return attempts[-1]
-        return min(attempts, key=_by_agreement)
+        return min(attempts, key=by_agreement)
 
     def _noise_by_method(self, form: Form) -> dict[str, float]:
         simulator = self._simulator(form, self._ground)
@@ -213,7 +183,7 @@ class Search:
                 choice = dataclasses.replace(best.choice, equalized=True)
             else:
                 choice = dataclasses.replace(best.choice, bias=True)
-            best = min(best, self._try(choice), key=_by_agreement)
+            best = min(best, self._try(choice), key=by_agreement)
             if best.good:
                 break
         return best
@@ -356,25 +326,3 @@ def _share(ground: Ground, in_float: frozenset[str], costs: Mapping[str, float])
     """Of the arithmetic that the plan has in int8, the part that some nodes do."""
     total = sum(costs[name] for name in ground.plan.nodes)
     return sum(costs[name] for name in ground.plan.nodes if name in in_float) / max(total, 1.0)
-
-
-def _by_agreement(attempt: Attempt) -> tuple[float, float, str]:
-    value = attempt.agreement.value
-    return (value if np.isfinite(value) else np.inf, attempt.float_share, attempt.sha256)
-
-
-def _by_float_share(attempt: Attempt) -> tuple[float, float, str]:
-    return (attempt.float_share, attempt.drop.value, attempt.sha256)
-
-
-def plain(found: Found) -> dict[str, Any]:
-    """For the report."""
-    return {
-        "attempts": [each.plain() for each in found.attempts],
-        "chosen": found.chosen.sha256 if found.chosen else None,
-        "closest": found.closest.sha256,
-        "sensitivities": [
-            {"site": each.site, "kind": each.kind, "sqnr_db": round(each.sqnr_db, 2)} for each in found.sensitivities
-        ],
-        "reasons": found.reasons,
-    }
