@@ -22,7 +22,7 @@ from onnx import numpy_helper
 
 from agent.model.runtime import ort
 from build_models.errors import BuildError
-from build_models.graph.model_io import constant_of, remove_dead_nodes
+from build_models.graph.model_io import attribute_of, constant_of, remove_dead_nodes
 from build_models.graph.writer import GraphWriter
 from build_models.quantize.float_neighbours import (
     free_float_readers,
@@ -98,6 +98,7 @@ def quantize_static(
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     prepared = _with_sums(model)
+    _flatten_biases(prepared)
     chosen = settle(prepared, nodes, pixel_tensors(prepared))
     by_name = {node.name: node for node in prepared.graph.node}
     if not any(by_name[name].op_type in WEIGHTED for name in chosen):
@@ -160,6 +161,21 @@ def _with_sums(model: onnx.ModelProto) -> onnx.ModelProto:
             node.op_type = "Add"
             node.input[1] = writer.constant(-value, np.float32, node.input[1])
     return result
+
+
+def _flatten_biases(model: onnx.ModelProto) -> None:
+    """A Gemm may broadcast its bias, such as ``[1, N]``; the quantiser wants a number per column. Changes ``model``."""
+    writer = GraphWriter(model, "bias")
+    for node in model.graph.node:
+        if node.op_type != "Gemm" or len(node.input) < 3:
+            continue
+        weight, bias = constant_of(model, node.input[1]), constant_of(model, node.input[2])
+        if weight is None or bias is None:
+            continue
+        columns = weight.shape[0 if attribute_of(node, "transB", 0) else 1]
+        if bias.shape != (columns,) and bias.size in (1, columns):
+            flat = np.broadcast_to(bias.reshape(-1), (columns,))
+            node.input[2] = writer.constant(flat, bias.dtype, node.input[2])
 
 
 def _inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
