@@ -27,10 +27,15 @@ COMMANDS: dict[str, ModuleType] = {
 _EXAMPLES = """examples:
   build-models keygen mine                            mine.private.pem signs, mine.public.pem goes to the devices
   build-models build recipe.yaml --key mine.private.pem
-  build-models import yolox_nano.onnx --family yolox --labels coco --calibration pictures/ --key mine.private.pem
+  build-models import yolox_nano.onnx --family yolox --labels coco --pictures pictures/ --key mine.private.pem
   build-models optimize in.onnx out.onnx --shape image=1x3x320x320
 
-exit codes: 0 done, 1 a stage's check failed, 2 correct the recipe, the arguments or the files they name
+  build-models tap model.onnx --nodes 'Conv*' --input x.jpg --out maps/
+  build-models compare fp32.onnx int8.onnx --input x.jpg
+  build-models benchmark recipe.yaml --plot speed.png
+
+exit codes: 0 done, 1 a stage's check failed, 2 correct the recipe, the arguments or the files they name, 3 a variant
+missed the recipe's budget (what kept it is packed)
 """
 
 
