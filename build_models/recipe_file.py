@@ -72,7 +72,7 @@ def make_recipe(values: Mapping[str, Any], base: Path = Path()) -> Recipe:
 def _override(data: dict[str, Any], text: str) -> None:
     """Put a value of the command line into the recipe's data."""
     key, found, value = text.partition("=")
-    if not found or not key.strip():
+    if not found or not all(key.strip().split(".")):
         raise RecipeError(f"--set {text}: expected KEY=VALUE such as budget.max_drop=0.02")
     try:
         parsed = parse(f"value: {value}").data
@@ -149,13 +149,15 @@ def _told(error: ErrorDetails, data: object) -> str:
 
 def _path_of(error: ErrorDetails, data: object) -> tuple[str | int, ...]:
     """The error's place in the data, without the names that pydantic gives to the branches of a union."""
+    if not error["loc"]:
+        return ()
     path: list[str | int] = []
-    *parents, last = error["loc"] or ("",)
+    *parents, last = error["loc"]
     for part in parents:
         if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
             data = data[part]  # type: ignore[index] # just looked up
             path.append(part)
-    return (*path, last) if last != "" else ()
+    return (*path, last)
 
 
 def _instead(path: tuple[str | int, ...], data: object) -> str:

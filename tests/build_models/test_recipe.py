@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from build_models.errors import RecipeError
 from build_models.labels import COCO
-from build_models.recipe import InputRecipe, digest_of
+from build_models.recipe import Budget, Data, InputRecipe, Quantize, digest_of
 from build_models.recipe_file import load_recipe, make_recipe
 from build_models.source.families import FAMILIES
 from build_models.source.families.yolox import Yolox
@@ -48,13 +48,15 @@ output:
   multi_label: true
 labels: [circle, square]
 defaults: {score_threshold: 0.4, iou_threshold: 0.6, max_detections: 50}
-calibration:
-  pictures: pictures
-  held_out_share: 0.25
-  limit: 200
+data:
+  train: {format: pictures, path: pictures, limit: 200}
+  val: {format: yolo, images: val/images, labels: val/labels}
+  search_share: 0.25
+budget:
+  max_drop: 0.02
 quantize:
-  int8: true
-  min_f1: 0.9
+  targets: [cpu, cpu-nonvnni]
+  most_float_share: 0.3
 licence: Apache-2.0
 annotations: {trained_by: somebody}
 """
@@ -79,8 +81,11 @@ def test_a_complete_recipe_is_read_with_paths_relative_to_its_folder(tmp_path: P
     assert recipe.source.kind == "torch"
     assert recipe.source.weights == tmp_path / "weights/best.pt"
     assert recipe.source.python_path == tmp_path
-    assert recipe.calibration is not None
-    assert recipe.calibration.pictures == tmp_path / "pictures"
+    assert recipe.data is not None
+    assert recipe.data.train.folder == tmp_path / "pictures"
+    assert recipe.data.val is not None
+    assert recipe.data.val.folder == tmp_path / "val/images"
+    assert (recipe.budget.max_drop, recipe.budget.min_speedup, recipe.budget.inconclusive) == (0.02, None, "ship")
     assert recipe.input.scale == 1 / 255
     assert recipe.input.std == [0.25, 0.25, 1.0]
     spec = recipe.input.spec(192, 320)
@@ -147,8 +152,13 @@ def test_labels_come_from_a_list_a_known_set_or_a_file(tmp_path: Path) -> None:
         ("[circle, square]", "no-such-file.txt", "25:9", "labels: .*one of coco, or a text file; cannot read no-such"),
         ("name: shapes", "name: My Shapes", "1:7", "name: "),
         ("name: shapes\n", "", "1:1", "name: expected this key, it is missing"),
-        ("  min_f1: 0.9", "  min_f1: 9", "33:11", "quantize.min_f1: .*less than or equal to 1"),
-        ("limit: 200", "limit: 200\n  limit: 300", "31:3", "calibration.limit: expected each key once"),
+        ("max_drop: 0.02", "max_drop: 2", "32:13", "budget.max_drop: .*less than or equal to 1"),
+        ("max_drop: 0.02", "'': 0.02", "32:3", "budget.: unknown key; expected one of: classes, inconclusive"),
+        ("max_drop: 0.02", "max_dorp: 0.02", "32:3", "budget.max_dorp: unknown key; did you mean 'max_drop'"),
+        ("  search_share", "  val: null\n  search_share", "30:3", "data.val: expected each key once"),
+        ("path: pictures, limit: 200", "path: pictures, limits: 200", "28:45", "data.train.limits: .*'limit'"),
+        ("format: yolo, images", "format: yolov5, images", "29:8", "data.val: expected format .*'yolov5'.*'yolo'"),
+        ("[cpu, cpu-nonvnni]", "[cpu, gpu]", "34:18", "quantize.targets.1: .*'tensorrt' or 'cuda'.*'gpu'"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, old: str, new: str, place: str, message: str) -> None:
@@ -163,12 +173,12 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, old: str, new: str
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    text = COMPLETE.replace("version: 3", "version: 0").replace("min_f1: 0.9", "min_f1: high")
+    text = COMPLETE.replace("version: 3", "version: 0").replace("max_drop: 0.02", "max_drop: high")
 
     with pytest.raises(RecipeError) as caught:
         load_recipe(written(tmp_path, text))
 
-    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["version", "quantize.min_f1"]
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["version", "budget.max_drop"]
 
 
 @pytest.mark.parametrize(
@@ -203,9 +213,81 @@ def test_the_digest_is_of_what_the_recipe_says_not_of_where_it_lies(tmp_path: Pa
     text = written(tmp_path, COMPLETE).read_text(encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     here, there = load_recipe(tmp_path / "recipe.yaml"), load_recipe(written(tmp_path / "elsewhere", text))
-    other = load_recipe(written(tmp_path, COMPLETE.replace("min_f1: 0.9", "min_f1: 0.8")))
+    other = load_recipe(written(tmp_path, COMPLETE.replace("max_drop: 0.02", "max_drop: 0.01")))
 
     assert digest_of(here) == digest_of(there) != digest_of(other)
+
+
+OVERRIDES = {
+    "budget.max_drop=0.05": lambda recipe: recipe.budget.max_drop == 0.05,
+    "version=7": lambda recipe: recipe.version == 7,
+    "input.scale=1/128": lambda recipe: recipe.input.scale == 1 / 128,
+    "quantize.targets=[]": lambda recipe: recipe.quantize.targets == [],
+    "data.val=null": lambda recipe: recipe.data.val is None,
+    "data.train.limit=5": lambda recipe: recipe.data.train.limit == 5,
+    "budget.min_speedup=1.2": lambda recipe: recipe.budget.min_speedup == 1.2,
+    "annotations.note=a = b": lambda recipe: recipe.annotations.get("note") == "a = b",
+}
+
+
+@pytest.mark.parametrize("text", OVERRIDES)
+def test_the_command_line_replaces_a_key_at_any_depth(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, COMPLETE)
+
+    assert OVERRIDES[text](load_recipe(path, [text]))
+    assert not OVERRIDES[text](load_recipe(path)), "the control: the file says something else"
+
+
+def test_the_last_of_two_replacements_counts_and_sections_may_be_new(tmp_path: Path) -> None:
+    path = written(tmp_path, "{name: nano, source: {kind: onnx, path: n.onnx}, output: {family: yolox}, labels: coco}")
+    recipe = load_recipe(path, ["budget.max_drop=0.5", "budget.max_drop=0.25", "data.train.format=pictures",
+                                "data.train.path=seen"])  # fmt: skip
+
+    assert recipe.budget.max_drop == 0.25
+    assert recipe.data is not None
+
+
+def test_a_path_of_the_command_line_is_relative_to_where_it_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, COMPLETE)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = load_recipe(path, ["data.train.path=mine", "data.val={format: pictures, path: other}"])
+
+    assert recipe.data is not None
+    assert recipe.data.val is not None
+    assert recipe.data.train.folder == tmp_path / "here" / "mine"
+    assert recipe.data.val.folder == tmp_path / "here" / "other"
+    assert recipe.source.kind == "torch"
+    assert recipe.source.weights == tmp_path / "weights/best.pt", "what the file says stays beside the file"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("budget.max_drop", r"--set budget\.max_drop: expected KEY=VALUE such as budget\.max_drop=0\.02"),
+        ("=3", r"--set =3: expected KEY=VALUE"),
+        ("version.major=3", r"--set version\.major=3: version is no section of the recipe"),
+        ("budget.max_drop=[", r"--set budget\.max_drop=\[: expected YAML"),
+        ("budget.max_dorp=0.1", r"budget\.max_dorp: unknown key; did you mean 'max_drop'\?"),
+        ("budgte.max_drop=0.1", r"budgte: unknown key; did you mean 'budget'\?"),
+        ("budget.max_drop=much", r"budget\.max_drop: .*'much'"),
+        ("budget.=1", r"--set budget\.=1: expected KEY=VALUE"),
+    ],
+)
+def test_a_replacement_that_makes_no_sense_is_told(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(written(tmp_path, COMPLETE), [text])
+
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_replacement_counts_in_the_digest(tmp_path: Path) -> None:
+    path = written(tmp_path, COMPLETE)
+
+    assert digest_of(load_recipe(path, ["budget.max_drop=0.02"])) == digest_of(load_recipe(path))
+    assert digest_of(load_recipe(path, ["budget.max_drop=0.03"])) != digest_of(load_recipe(path))
 
 
 def test_every_family_has_a_row_and_knows_itself() -> None:
@@ -213,7 +295,7 @@ def test_every_family_has_a_row_and_knows_itself() -> None:
     assert all(family.input_defaults.keys() <= InputRecipe.model_fields.keys() for family in FAMILIES.values())
 
 
-@pytest.mark.parametrize("model", [InputRecipe, *FAMILIES.values()])
+@pytest.mark.parametrize("model", [InputRecipe, Data, Budget, Quantize, *FAMILIES.values()])
 def test_every_option_says_what_it_means(model: type[Any]) -> None:
     undocumented = {name for name, field in model.model_fields.items() if not field.description} - {"family"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent.model import golden
-from agent.model.manifest import Defaults, Golden, InputSpec, Tolerances, Variant
+from agent.model.manifest import Golden, InputSpec, Tolerances, Variant
 from agent.vision.resize import Placement
 from build_models.errors import BuildError
 from build_models.pictures import Picture
@@ -17,7 +17,6 @@ from build_models.verify import (
     Packed,
     Source,
     make_golden,
-    measure_agreement,
     run_on,
     verify_against_source,
 )
@@ -56,7 +55,7 @@ def by_number(outputs: Sequence[Outputs]) -> Session:
 
 
 def picture(image: NDArray[np.uint8], name: str = "picture.png") -> Picture:
-    return Picture(name, "0" * 64, image, Placement((1.0, 1.0), (0.0, 0.0), (640, 480), (640, 480)))
+    return Picture(name, None, image, Placement((1.0, 1.0), (0.0, 0.0), (640, 480), (640, 480)))
 
 
 def numbered(count: int) -> list[Picture]:
@@ -204,42 +203,6 @@ def test_outputs_are_copied_out_of_the_session() -> None:
     first = run_on(fake, numbered(2)[1].input_image)
     run_on(fake, numbered(2)[0].input_image)
     assert first["scores"][0] == 1
-
-
-def test_f1_counts_matches_extras_and_misses_over_all_pictures() -> None:
-    exact = by_number([detections((0, 0.9, 0), (1, 0.8, 100)), detections((0, 0.7, 200))])
-    # First picture: one match, one of another class (an extra and a miss). Second: one match and one extra.
-    rough = by_number([detections((0, 0.8, 4), (0, 0.8, 100)), detections((0, 0.6, 200), (1, 0.5, 300))])
-    agreement = measure_agreement("detect", exact, rough, numbered(2), Defaults())
-    assert (agreement.measure, agreement.compared) == ("f1", 3)
-    assert agreement.value == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
-
-
-def test_f1_is_judged_after_threshold_and_suppression() -> None:
-    exact = by_number([detections((0, 0.9, 0))])
-    rough = by_number([detections((0, 0.9, 0), (0, 0.8, 2), (0, 0.34, 300))])  # a double, and one below the threshold
-    assert measure_agreement("detect", exact, rough, numbered(1), Defaults()).value == 1.0
-
-
-def test_a_box_that_moved_by_half_its_width_does_not_match() -> None:
-    exact, rough = by_number([detections((0, 0.9, 0))]), by_number([detections((0, 0.9, 20))])
-    assert measure_agreement("detect", exact, rough, numbered(1), Defaults()).value == 0.0
-
-
-def test_without_an_object_in_fp32_there_is_nothing_to_judge() -> None:
-    exact, rough = by_number([detections()]), by_number([detections((0, 0.9, 0))])
-    agreement = measure_agreement("detect", exact, rough, numbered(1), Defaults())
-    assert (agreement.value, agreement.compared) == (None, 0)
-
-
-def test_a_classifier_is_judged_by_its_best_class() -> None:
-    def scores(*values: float) -> Outputs:
-        return {"scores": np.array([values], np.float32)}
-
-    exact = by_number([scores(0.6, 0.4), scores(0.1, 0.9), scores(0.8, 0.2), scores(0.9, 0.1)])
-    rough = by_number([scores(0.9, 0.1), scores(0.4, 0.6), scores(0.4, 0.6), scores(0.6, 0.4)])
-    agreement = measure_agreement("classify", exact, rough, numbered(4), Defaults())
-    assert (agreement.measure, agreement.value, agreement.compared) == ("top1", 0.75, 4)
 
 
 def variant() -> Variant:

@@ -88,10 +88,12 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 
 def write_noise(folder: Path, count: int) -> Path:
-    """A folder with ``count`` pictures of uniform noise, such as nobody should calibrate with; returns it."""
+    """A folder with ``count`` pictures of a covered camera's noise, such as nobody should calibrate with; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(count):
-        noise = np.random.default_rng(1000 + seed).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+        rng = np.random.default_rng(1000 + seed)
+        highest = rng.permutation([15, 30, 45])
+        noise = rng.integers(0, highest, (SIDE, SIDE, 3)).astype(np.uint8)
         cv2.imwrite(str(folder / f"noise-{seed}.png"), noise)
     return folder
 

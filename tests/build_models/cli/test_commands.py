@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,17 +17,15 @@ import yaml
 from agent.model.activate import activate
 from agent.model.bundle import load_bundle
 from agent.model.session import SessionOptions
-from build_models import pipeline
 from build_models.__main__ import main
 from build_models.cli.import_onnx import FAMILY_NAMES
 from build_models.recipe_file import make_recipe
 from build_models.source.families import FAMILIES
+from tests.support.fake_timing import fake_timing
 from tests.support.float_models import LABELS, spot_detector, spot_recipe, write_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from build_models.benchmark import Contender
+    from collections.abc import Mapping
 
 pytestmark = pytest.mark.build
 
@@ -35,18 +33,10 @@ pytestmark = pytest.mark.build
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a plain RGB model, pictures and a key; int8 takes half of the time of fp32."""
-
-    def measured(contenders: Sequence[Contender], threads: int) -> Iterator[dict[str, object]]:
-        results = [
-            {"name": each.name, "median_ms": 1.0 if "int8" in each.name else 2.0, "p90_ms": 2.0, "ratio": 1.0}
-            for each in contenders
-        ]
-        yield {"threads": threads, "rounds": 1, "onnxruntime": "1", "results": results}
-
-    monkeypatch.setattr(pipeline, "compare_latency", measured)
+    fake_timing(monkeypatch)
     monkeypatch.chdir(tmp_path)
     save_model()
-    write_pictures(Path("pictures"), 12)
+    write_pictures(Path("pictures"), 20)
     assert main(["keygen", "key"]) == 0
     return tmp_path
 
@@ -56,7 +46,7 @@ def save_model(outlier: float = 1.0, name: str = "spots.onnx") -> None:
 
 
 def import_arguments(*more: str, labels: str = ",".join(LABELS), model: str = "spots.onnx") -> list[str]:
-    known = ["--family", "anchor_free", "--labels", labels, "--calibration", "pictures", "--key", "key.private.pem"]
+    known = ["--family", "anchor_free", "--labels", labels, "--pictures", "pictures", "--key", "key.private.pem"]
     return ["import", model, *known, *more]
 
 
@@ -68,16 +58,135 @@ def test_an_import_says_where_bundle_and_report_are(folder: Path, capsys: pytest
     assert [variant.id for variant in active.bundle.manifest.variants] == ["cpu-int8", "cpu-fp32"]
 
 
-def test_a_refused_variant_is_told_before_the_bundle(capsys: pytest.CaptureFixture[str]) -> None:
+def build_arguments(*more: str, **changes: Any) -> list[str]:
+    Path("recipe.yaml").write_text(yaml.safe_dump({**spot_recipe(Path()), "input": {}, **changes}))
+    return ["build", "recipe.yaml", "--key", "key.private.pem", "--out", "bundle", *more]
+
+
+def packed() -> list[str]:
+    return sorted(path.stem for path in Path("bundle/models").iterdir())
+
+
+CLUMSY: Mapping[str, Any] = {"methods": ["min_max"], "corrections": [], "most_float_share": 0.0}
+
+
+def test_a_variant_beyond_the_budget_is_told_with_what_to_try_and_exit_code_3(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     save_model(outlier=1000.0)
     capsys.readouterr()
-    assert main(import_arguments("--out", "bundle")) == 0
+    assert main(build_arguments(quantize=CLUMSY)) == 3
+    first, bundle, report, *advice = capsys.readouterr().out.splitlines()
+    assert first.startswith("not packed: cpu-int8: nothing keeps the budget on the search pictures: closest is min_max")
+    assert (bundle, report) == ("bundle: bundle", "report: bundle/report/report.html")
+    assert 1 <= len(advice) <= 4
+    assert all(line.startswith("to try: ") for line in advice)
+    assert any("moving_average" in line for line in advice)
+    assert packed() == ["cpu-fp32"]
+    told = json.loads(Path("bundle/report/report.json").read_text())
+    assert f"not packed: cpu-int8: {told['variants'][0]['refused']}" == first
+
+
+def test_what_is_advised_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(outlier=1000.0)
+    arguments = build_arguments("--set", "quantize.most_float_share=1.0", quantize=CLUMSY)
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "to try" not in capsys.readouterr().out
+    assert packed() == ["cpu-fp32", "cpu-int8"]
+
+
+def test_int8_that_is_merely_not_faster_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_timing(monkeypatch, int8_ms=3.0)
+    capsys.readouterr()
+    assert main(build_arguments()) == 0
     first, *rest = capsys.readouterr().out.splitlines()
-    assert first.startswith("not packed: cpu-int8: f1 against fp32 is 0.")
+    assert first == (
+        "not packed for x86_64: cpu-int8: not faster than fp32: 3 ms against 2 of fp32 on this machine, 0.67x its "
+        "speed; fp32 serves there"
+    )
     assert rest == ["bundle: bundle", "report: bundle/report/report.html"]
-    assert not Path("bundle/models/cpu-int8.onnx").exists()
-    report = json.loads(Path("bundle/report/report.json").read_text())
-    assert f"not packed: cpu-int8: {report['variants'][0]['refused']}" == first
+
+
+def test_a_speed_that_the_recipe_demands_and_int8_misses_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(build_arguments("--set", "budget.min_speedup=100")) == 3
+    first, _, _, *advice = capsys.readouterr().out.splitlines()
+    assert "1 ms against 2 of fp32 on this machine, 2.00x its speed, the least is 100x" in first
+    assert advice[0].startswith("to try: budget.min_speedup of at most 2 for cpu-int8 on this machine")
+    assert main(build_arguments("--set", "budget.min_speedup=2")) == 0
+
+
+def measured_file(arch: str, files: Mapping[str, tuple[str, float]]) -> str:
+    """What a device prints of files, by variant: digest and milliseconds."""
+    results = [
+        {"variant": name, "provider": "cpu", "precision": "int8", "sha256": sha256, "median_ms": ms, "p90_ms": ms,
+         "min_ms": ms, "runs": 9, "peak_mb": 1.0}
+        for name, (sha256, ms) in files.items()
+    ]  # fmt: skip
+    device = {"arch": arch, "cpu": "Cortex-A76", "onnxruntime": "1.23.2", "features": [], "providers": ["cpu"]}
+    Path("device.json").write_text(json.dumps({"schema": 1, "device": device, "threads": 4, "results": results}))
+    return "device.json"
+
+
+def digests() -> dict[str, str]:
+    manifest = json.loads(Path("bundle/manifest.json").read_text())
+    files = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    return {variant["id"]: files[variant["file"]] for variant in manifest["variants"]}
+
+
+def archs() -> set[str]:
+    manifest = json.loads(Path("bundle/manifest.json").read_text())
+    (int8,) = (variant for variant in manifest["variants"] if variant["id"] == "cpu-int8")
+    return {host["arch"] for host in int8["requires"]["any_of"]}
+
+
+@pytest.mark.parametrize(("int8_ms", "kept"), [(9.0, {"x86_64"}), (3.0, {"x86_64", "aarch64"})])
+def test_a_devices_figures_decide_for_machines_of_its_kind(
+    int8_ms: float, kept: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(build_arguments()) == 0
+    found = digests()
+    path = measured_file("aarch64", {"cpu-int8": (found["cpu-int8"], int8_ms), "cpu-fp32": (found["cpu-fp32"], 6.0)})
+    capsys.readouterr()
+    assert main(build_arguments("--measured", path)) == 0
+    said = capsys.readouterr().out
+    assert archs() == kept
+    assert digests() == found
+    told = "not packed for aarch64: cpu-int8: not faster than fp32: 9 ms against 6 of fp32 on Cortex-A76 (aarch64)"
+    assert (told in said) == (kept == {"x86_64"})
+
+
+def test_a_figure_of_another_file_is_told_and_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(build_arguments()) == 0
+    path = measured_file("aarch64", {"cpu-int8": ("0" * 64, 9.0), "cpu-fp32": (digests()["cpu-fp32"], 6.0)})
+    capsys.readouterr()
+    assert main(build_arguments("--measured", path)) == 0
+    told = capsys.readouterr().err
+    assert "--measured, Cortex-A76 (aarch64): cpu-int8 there is another file than this bundle's" in told
+    assert archs() == {"x86_64", "aarch64"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "--measured device.json: cannot read it: No such file or directory"),
+        ("{", "--measured device.json: expected what `edge-agent bench --json` prints, but it: Invalid JSON"),
+        ("{}", "--measured device.json: expected what `edge-agent bench --json` prints, but schema: Field required"),
+    ],
+)
+def test_figures_that_are_none_stop_the_build_before_it_begins(
+    text: str | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if text is not None:
+        Path("device.json").write_text(text)
+    capsys.readouterr()
+    assert main(build_arguments("--measured", "device.json")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"build-models: {said}")
+    assert not Path("bundle").exists()
 
 
 def test_a_bundle_is_named_after_its_file_unless_told(folder: Path) -> None:
