@@ -21,7 +21,7 @@ FLOAT_TOLERANCES = Tolerances(score_floor=0.05, score=1e-3, box_px=0.05)
 # 11 bits: boxes come from a raw head that is off by up to 2^-11 of its largest value.
 HALF_TOLERANCES = Tolerances(score_floor=0.1, score=0.02, box_px=1.0, mask=0.01)
 # x86 and ARM round int8 differently, by up to 3 steps of an output in a larger net.
-INT8_TOLERANCES = Tolerances(score_floor=0.25, score=0.1, box_px=4.0)
+INT8_TOLERANCES = Tolerances(score_floor=0.25, score=0.1, box_px=4.0, mask=0.02)
 
 _ARM = Host(arch="aarch64")
 # The kernel's names: AVX512 machines have the first, hybrid client machines the second.
