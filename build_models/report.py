@@ -34,14 +34,17 @@ def collect(
         "task": recipe.task,
         "labels": recipe.labels,
         "cpu": cpu,
+        "budget": recipe.budget.model_dump(),
         "provenance": dict(provenance),
         "variants": [
             {
                 "id": each.variant.id,
                 "precision": each.variant.precision,
+                "providers": list(each.variant.providers),
                 "bytes": sizes_bytes[each.variant.id],
                 "packed": each.refused is None,
                 "refused": each.refused,
+                "advice": list(each.advice),
                 "metrics": [metric.model_dump() for metric in each.variant.metrics],
             }
             for each in candidates

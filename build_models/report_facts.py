@@ -1,4 +1,4 @@
-"""Plain data as HTML: tables that scroll in their own box, lists of facts, counts."""
+"""Plain data as HTML: tables that scroll in their own box, lists of facts, counts, figures."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ _MOST_SHOWN = 24
 _DIGEST_LENGTH = 64
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> Html:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False, marks: Sequence[str] = ()
+) -> Html:
     """A table whose first column names the rows.
 
     Args:
         columns: the heads.
         rows: as many cells each as there are columns.
         text: whether the cells are text, which aligns left, rather than numbers.
+        marks: a class for each row, or nothing.
     """
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
-    body = [tag("tr", tag("th", name, scope="row"), *(tag("td", cell) for cell in cells)) for name, *cells in rows]
+    body = [
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            *(tag("td", cell) for cell in cells),
+            **({"class_": mark} if mark else {}),
+        )
+        for (name, *cells), mark in zip(rows, marks or [""] * len(rows), strict=True)
+    ]
     whole = tag("table", head, tag("tbody", *body), class_="text" if text else "numbers")
     return tag("div", whole, class_="scroll")
 
@@ -38,6 +49,16 @@ def facts(told: Mapping[str, Any]) -> Html:
 def counts(told: Mapping[str, int]) -> Html:
     """Names with how often each occurs."""
     return tag("ul", *(tag("li", name, tag("b", str(count))) for name, count in told.items()), class_="counts")
+
+
+def figure(title: str, plot: Html) -> Html:
+    """A plot under its title."""
+    return tag("figure", tag("figcaption", title), plot)
+
+
+def megabytes(size_bytes: int) -> str:
+    """A file's size."""
+    return f"{size_bytes / 1e6:.2f} MB"
 
 
 def number(value: float) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from build_models import report_plots
 from build_models.markup import Html, join, tag
-from build_models.report_facts import counts, facts, number, table
+from build_models.report_accuracy import accuracy, budget_said, outcome_said
+from build_models.report_facts import facts, table
+from build_models.report_inside import inside
+from build_models.report_search import not_made, search
+from build_models.report_speed import speed, variants
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_WEAKEST = 10
 
 
 def page(content: Mapping[str, Any]) -> str:
@@ -36,135 +38,43 @@ def page(content: Mapping[str, Any]) -> str:
 
 
 def _header(content: Mapping[str, Any]) -> Html:
-    """What was built, and what became of each variant."""
+    """What was built, what it was held to, and what became of each variant."""
     size = content["stages"].get("native input", {})
     what = [content["task"], f"{len(content['labels'])} classes"]
     if "width" in size:
         what.append(f"input {size['width']}x{size['height']}")
-    verdicts = []
-    for variant in content["variants"]:
-        said = "packed" if variant["packed"] else f"refused: {variant['refused']}"
-        kind = "packed" if variant["packed"] else "refused"
-        verdicts.append(tag("li", tag("b", variant["id"]), " ", said, class_=kind))
+    verdicts = [_verdict(content, each) for each in content["variants"]]
+    verdicts += [
+        tag("li", tag("b", name), f" not made: {why}", class_="refused") for name, why in not_made(content).items()
+    ]
     return tag(
         "header",
         tag("h1", content["name"]),
         tag("p", f"Build report, version {content['version']}: {', '.join(what)}", class_="note"),
+        tag("p", budget_said(content)),
         tag("ul", *verdicts, class_="verdicts"),
     )
 
 
-def _variants(content: Mapping[str, Any]) -> Html:
-    """A column per file: on a phone that is narrower than a row per file."""
-    variants = content["variants"]
-    times = _times(content)
-    columns = [*(["source"] if "source" in times else []), *(variant["id"] for variant in variants)]
-    by_id = {variant["id"]: variant for variant in variants}
-    fp32_ms = next(
-        (times[each["id"]]["median_ms"] for each in variants if each["precision"] == "fp32" and each["id"] in times),
-        None,
-    )
-
-    def verdict(name: str) -> str:
-        if name not in by_id:
-            return "as given"
-        packed = by_id[name]["packed"]
-        return tag("b", "packed" if packed else "refused", class_="packed" if packed else "refused")
-
-    def time(name: str, key: str, unit: str) -> str:
-        return f"{number(times[name][key])}{unit}" if name in times else "-"
-
-    def against_fp32(name: str) -> str:
-        return f"{times[name]['median_ms'] / fp32_ms:.2f}x" if fp32_ms and name in times else "-"
-
-    def agreement(name: str) -> str:
-        if name not in by_id:
-            return "-"
-        return "reference" if by_id[name]["precision"] == "fp32" else _agreement_said(by_id[name])
-
-    rows = [
-        ["verdict", *map(verdict, columns)],
-        ["precision", *(by_id[name]["precision"] if name in by_id else "-" for name in columns)],
-        ["size", *(_megabytes(by_id[name]["bytes"]) if name in by_id else "-" for name in columns)],
-        ["latency, median", *(time(name, "median_ms", " ms") for name in columns)],
-        ["latency, p90", *(time(name, "p90_ms", " ms") for name in columns)],
-        ["time / source", *(time(name, "ratio", "x") for name in columns)],
-        ["time / fp32", *(against_fp32(name) for name in columns)],
-        ["agreement", *map(agreement, columns)],
-    ]
-    return tag(
-        "section", tag("h2", "Variants"), table(["", *columns], rows), tag("p", _taken_on(content), class_="note")
-    )
-
-
-def _plots(content: Mapping[str, Any]) -> Html:
-    variants, times = content["variants"], _times(content)
-    ids = [variant["id"] for variant in variants]
-    colors = [report_plots.PACKED if variant["packed"] else report_plots.REFUSED for variant in variants]
-    megabytes = [variant["bytes"] / 1e6 for variant in variants]
-    sizes = report_plots.bars("size", ids, megabytes, [_megabytes(variant["bytes"]) for variant in variants], colors)
-    figures = [_figure("Size", sizes)]
-    if times:
-        timed = ["source", *ids] if "source" in times else ids
-        latency = report_plots.bars(
-            "latency",
-            timed,
-            [times[name]["median_ms"] for name in timed],
-            [f"{number(times[name]['median_ms'])}, p90 {number(times[name]['p90_ms'])} ms" for name in timed],
-            [*([report_plots.SOURCE] * (len(timed) - len(ids))), *colors],
-            whiskers=[times[name]["p90_ms"] for name in timed],
-        )
-        figures.append(_figure("Latency: median and p90", latency))
-    judged = [(each, color) for each, color in zip(variants, colors, strict=True) if _agreement(each) is not None]
-    if judged:
-        least = content["stages"].get("verify", {}).get(judged[0][0]["id"], {}).get("least")
-        accuracy = report_plots.bars(
-            "accuracy",
-            [each["id"] for each, _ in judged],
-            [_agreement(each) or 0.0 for each, _ in judged],
-            [_agreement_said(each) for each, _ in judged],
-            [color for _, color in judged],
-            limit=least,
-            limit_said=f"least {least:g}" if least is not None else "",
-        )
-        figures.append(_figure("Accuracy: agreement with fp32", accuracy))
-    return tag("section", tag("h2", "Size, latency, accuracy"), tag("div", *figures, class_="plots"))
-
-
-def _layers(content: Mapping[str, Any]) -> Html:
-    signals: Sequence[Mapping[str, Any]] = content["stages"].get("quantise", {}).get("layers", [])
-    if not signals:
-        return Html()
-    modules = content["stages"].get("source", {}).get("modules") or {}
-    plot = report_plots.layers("layers", [each["node"] for each in signals], [each["sqnr_db"] for each in signals])
-    weakest = sorted(signals, key=lambda each: each["sqnr_db"])[:_WEAKEST]
-    rows = [
-        [each["node"], f"{each['sqnr_db']:.2f} dB", modules.get(each["node"]) or each["op_type"]] for each in weakest
-    ]
-    return tag(
-        "section",
-        tag("h2", "Signal to noise per layer, int8"),
-        tag(
-            "p",
-            f"Power of each layer's float output over the power of its int8 error, {len(signals)} layers. "
-            "Where it falls, accuracy is lost; below 0 dB the error is larger than the signal.",
-        ),
-        tag(
-            "div",
-            tag("figure", plot),
-            tag(
-                "div",
-                tag("h3", f"The {len(rows)} weakest"),
-                table(["layer", "", "module" if modules else "kind"], rows),
-            ),
-            class_="split",
-        ),
-    )
+def _verdict(content: Mapping[str, Any], variant: Mapping[str, Any]) -> Html:
+    """Packed or refused, why, and what to try."""
+    name = tag("b", variant["id"])
+    if not variant["packed"]:
+        advice = [tag("li", each) for each in variant.get("advice") or []]
+        try_this = tag("ul", *advice) if advice else Html()
+        return tag("li", name, f" refused: {variant['refused']}", try_this, class_="refused")
+    judged = content["stages"].get("judge", {}).get(variant["id"])
+    if judged is None:
+        known = [f"{each['name']} {each['value']:.4f}" for each in variant["metrics"] if each.get("value") is not None]
+        said = f", the reference: {', '.join(known)}" if known and variant["precision"] == "fp32" else ""
+        return tag("li", name, f" packed{said}", class_="packed")
+    said = f" packed: drop {judged['value']:+.4f}, {outcome_said(judged)}"
+    return tag("li", name, said, class_="inconclusive" if judged["outcome"] == "inconclusive" else "packed")
 
 
 def _verification(content: Mapping[str, Any]) -> Html:
     """What was compared, how closely, and that the check could have failed."""
-    parts = [tag("h2", "Verification")]
+    parts = []
     for variant in content["variants"]:
         told = content["stages"].get("verify", {}).get(variant["id"])
         if told is None:
@@ -177,7 +87,7 @@ def _verification(content: Mapping[str, Any]) -> Html:
                 tag("p", "The same check must fail on other inputs, and does:"),
                 table(["control", "what the check said"], list(told["controls"].items()), text=True),
             ]
-    return tag("section", *parts)
+    return tag("section", tag("h2", "Verification"), *parts) if parts else Html()
 
 
 def _evaluation(content: Mapping[str, Any]) -> Html:
@@ -200,25 +110,11 @@ def _evaluation(content: Mapping[str, Any]) -> Html:
     return tag("section", tag("h2", evaluation["title"]), *tables, *pictures)
 
 
-def _calibration(content: Mapping[str, Any]) -> Html:
-    told = {key: value for key, value in content["stages"].get("pictures", {}).items() if key != "said"}
-    return tag("section", tag("h2", "Calibration pictures"), facts(told))
-
-
-def _kernels(content: Mapping[str, Any]) -> Html:
-    told = content["stages"].get("quantise", {})
-    if "kernels_on_this_cpu" not in told:
-        return Html()
-    rest = told.get("float_ops_in_body") or []
-    text = f"What ONNX Runtime makes of the int8 file on {content['cpu']}."
-    text += f" Left in float inside the network: {', '.join(rest)}." if rest else " Nothing is left in float inside."
-    return tag("section", tag("h2", "Kernels on this CPU"), tag("p", text), counts(told["kernels_on_this_cpu"]))
-
-
 def _stages(content: Mapping[str, Any]) -> Html:
     items = []
     for name, told in content["stages"].items():
-        rest = facts({key: value for key, value in told.items() if key not in ("said", *_SHOWN_ELSEWHERE)})
+        hidden = _SHOWN_ELSEWHERE.get(name, ())
+        rest = facts({key: value for key, value in told.items() if key != "said" and key not in hidden})
         more = tag("details", tag("summary", "facts"), rest) if rest and name not in _OWN_SECTION else Html()
         items.append(tag("li", tag("b", name), tag("span", told["said"]), more))
     return tag("section", tag("h2", "What each stage did"), tag("ol", *items, class_="stages"))
@@ -229,40 +125,11 @@ def _provenance(content: Mapping[str, Any]) -> Html:
 
 
 _SECTIONS = (
-    _header, _variants, _plots, _layers, _verification, _evaluation, _stages, _kernels, _calibration, _provenance,
+    _header, variants, accuracy, speed, search, inside, _evaluation, _verification, _stages, _provenance,
 )  # fmt: skip
-_OWN_SECTION = ("pictures", "verify")
-_SHOWN_ELSEWHERE = ("layers", "kernels_on_this_cpu", "results")
-
-
-def _figure(title: str, plot: Html) -> Html:
-    return tag("figure", tag("figcaption", title), plot)
-
-
-def _times(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Latency results by contender."""
-    return {each["name"]: each for each in content["stages"].get("benchmark", {}).get("results", [])}
-
-
-def _taken_on(content: Mapping[str, Any]) -> str:
-    told = content["stages"].get("benchmark")
-    if told is None:
-        return f"Built on {content['cpu']}."
-    return (
-        f"Latency taken on {told['cpu']}, {told['threads']} threads, onnxruntime {told['onnxruntime']}, "
-        f"{told['rounds']} rounds in turns; p90 is the 90th percentile. "
-        "Times hold for that machine, the ratios are the figures to quote."
-    )
-
-
-def _agreement(variant: Mapping[str, Any]) -> float | None:
-    return next((each["value"] for each in variant["metrics"] if each["name"].endswith("_vs_fp32")), None)
-
-
-def _agreement_said(variant: Mapping[str, Any]) -> str:
-    metric = next((each for each in variant["metrics"] if each["name"].endswith("_vs_fp32")), None)
-    return f"{metric['name'].removesuffix('_vs_fp32')} {metric['value']:.3f}" if metric else "not measured"
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB"
+_OWN_SECTION = ("verify", "judge")
+_SHOWN_ELSEWHERE = {
+    "search": ("variants", "forms", "equalised"),
+    "calibrate": ("joins",),
+    "benchmark": ("results", "speed"),
+}

@@ -1,49 +1,22 @@
-"""The report's plots: SVG text to stand in the page, in the page's colours and font, the same bytes at every build."""
+"""The report's bars: sizes, times and noises, and the signal to noise of every layer."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
-from build_models.markup import Html
+from build_models.report_canvas import INK, MUTED, PACKED, REFUSED, TEXT_PX, canvas, svg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
-# Stand-ins that matplotlib understands, for the custom properties of report.css: so a plot follows light and dark.
-INK, MUTED, RULE = "#000001", "#000002", "#000003"
-SOURCE, PACKED, REFUSED = "#000004", "#000005", "#000006"
-_PROPERTIES = {INK: "ink", MUTED: "muted", RULE: "rule", SOURCE: "source", PACKED: "packed", REFUSED: "refused"}
+    from build_models.markup import Html
 
-_WIDTH_PX = 340  # what a phone shows without shrinking the text
-_TEXT_PX = 12
 _ROW_PX = 38
 _NAMED_LAYERS = 10
 _NAME_LENGTH = 16
 _EXACT_DB = 80.0  # beyond the 48 dB or so that 8 bits can hold, a layer is as good as exact
-_STYLE: Any = {  # a plain mapping; the stubs want literal keys
-    "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's font
-    "text.parse_math": False,  # a dollar sign in a layer's name is one
-    "font.size": _TEXT_PX,
-    "text.color": INK,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "xtick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.color": RULE,
-    "ytick.labelcolor": INK,
-    "grid.color": RULE,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-}
 
 
 def bars(
@@ -70,8 +43,8 @@ def bars(
         limit_said: what the dashed line means; the words of the bars stand behind it.
     """
     ends = [max(value, whisker or value) for value, whisker in zip(values, whiskers or values, strict=True)]
-    height_px = _ROW_PX * len(values) + (_TEXT_PX * 2 if limit is not None else 6)
-    with _figure(height_px) as figure:
+    height_px = _ROW_PX * len(values) + (TEXT_PX * 2 if limit is not None else 6)
+    with canvas(height_px) as figure:
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         rows = range(len(values))
         axes.barh(rows, values, height=0.34, color=list(colors))
@@ -83,7 +56,10 @@ def bars(
                 text, (max(end, limit or 0.0), row), (5, 0), textcoords="offset points", va="center", color=MUTED
             )
         if limit is not None:
-            axes.axvline(limit, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+            feet = [*(row + 0.3 for row in rows[:-1]), len(values)]  # not through the labels
+            axes.vlines(
+                [limit] * len(feet), [row - 0.22 for row in rows], feet, color=INK, linewidth=1, linestyle=(0, (3, 2))
+            )
             at_right = limit > 0.5 * max(ends)
             axes.annotate(
                 limit_said, (limit, len(values) - 0.5), (-4 if at_right else 4, -2), textcoords="offset points",
@@ -92,7 +68,7 @@ def bars(
         below = 0.5 + (height_px - _ROW_PX * len(values)) / _ROW_PX
         axes.set(xlim=(0, max(*ends, limit or 0.0, 1e-9) * 1.6), ylim=(len(values) - 1 + below, -0.6))
         axes.set_axis_off()
-        return _svg(figure, name)
+        return svg(figure, name)
 
 
 def layers(name: str, names: Sequence[str], values_db: Sequence[float]) -> Html:
@@ -110,22 +86,22 @@ def layers(name: str, names: Sequence[str], values_db: Sequence[float]) -> Html:
     weakest = sorted(sorted(range(count), key=lambda index: (values_db[index], index))[: _named(count)])
     colors = [REFUSED if index in weakest else PACKED for index in range(count)]
     height_px = plot_px + 40
-    with _figure(height_px) as figure:
+    with canvas(height_px) as figure:
         axes = figure.add_axes((0.07, 38 / height_px, 0.57, plot_px / height_px))
         axes.hlines(range(count), 0, shown_db, colors=colors, linewidth=0.7 * row_px)
         left, right = min(0.0, *shown_db) - 1, max(30.0, *shown_db) * 1.02
-        for index, place in zip(weakest, _spread(weakest, (_TEXT_PX + 1) / row_px, count - 1), strict=True):
+        for index, place in zip(weakest, _spread(weakest, (TEXT_PX + 1) / row_px, count - 1), strict=True):
             elbow = [max(shown_db[index], 0.0), right, right + (right - left) * 0.05]
             axes.plot(elbow, [index, index, place], color=REFUSED, linewidth=0.6, clip_on=False)
             axes.annotate(
                 _short(names[index]), (elbow[-1], place), (3, 0), textcoords="offset points", va="center",
-                fontsize=_TEXT_PX - 1, annotation_clip=False,
+                fontsize=TEXT_PX - 1, annotation_clip=False,
             )  # fmt: skip
         axes.set(ylim=(count - 0.2, -0.8), xlim=(left, right), yticks=[])
         axes.set(xlabel="dB, higher is better", ylabel="layers, input to output")
         axes.yaxis.set_label_coords(-0.06, 0.5)
         _bare(axes)
-        return _svg(figure, name)
+        return svg(figure, name)
 
 
 def _named(count: int) -> int:
@@ -156,29 +132,3 @@ def _bare(axes: Axes) -> None:
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.axvline(0, color=MUTED, linewidth=0.8)
-
-
-@contextmanager
-def _figure(height_px: float) -> Iterator[Figure]:
-    """A figure of one unit per CSS pixel, in our style whatever the user's own is."""
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader's font draws it
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield Figure(figsize=(_WIDTH_PX / 72, height_px / 72), dpi=72)
-
-
-def _svg(figure: Figure, name: str) -> Html:
-    """The figure as an element: no prolog, no date, own ids, colours by the page's custom properties."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(
-        r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg role="img" aria-label="{name}" viewBox="\1">', text, count=1
-    )
-    text = re.sub(r'(?<= id=")|(?<=href="#)|(?<=url\(#)', f"{name}-", text)
-    for color, property_name in _PROPERTIES.items():
-        text = text.replace(color, f"var(--{property_name})")
-    return Html(text.strip())

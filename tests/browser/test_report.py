@@ -87,7 +87,7 @@ def test_nothing_is_wider_than_a_phone(seen: Seen) -> None:
 
 
 def test_plots_fill_the_width_and_their_text_can_be_read(seen: Seen) -> None:
-    assert len(seen.plots_px) == 4
+    assert len(seen.plots_px) == 8
     assert min(seen.plots_px) > 0.85 * PHONE_PX
     assert min(seen.text_px) >= 10
 

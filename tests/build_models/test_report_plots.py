@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 pytest.importorskip("matplotlib", reason="needs the build extra")
 
 from build_models import report_plots
-from build_models.report_plots import PACKED, REFUSED, bars, layers
+from build_models.report_canvas import PACKED, REFUSED
+from build_models.report_plots import bars, layers
 
 
 def test_a_bar_plot_names_every_bar_and_says_its_value() -> None:
