@@ -8,12 +8,15 @@ such a machine, and is the packed stem otherwise; times on x86 never decide for 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from agent.model.manifest import Requires
+from agent.model.runtime import ort
+from agent.model.session import physical_cores
 from build_models.advice import after_search
 from build_models.errors import BuildError
 from build_models.graph.portable import check_portable, strip
@@ -31,7 +34,7 @@ from build_models.quantize.methods import ranges_of
 from build_models.quantize.search import Search
 from build_models.quantize.targets import TARGETS, target
 from build_models.quantize.tensorrt import quantize_tensorrt
-from build_models.workpiece import FP32, Candidate, new_candidate, session_of
+from build_models.workpiece import FP32, Candidate, cpu_name, new_candidate, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,14 +125,24 @@ class _Work:
         return told
 
     def time(self, files: dict[str, bytes], what: str) -> dict[str, dict[str, float]]:
+        """Time files on this machine, or recall it: another timing might choose another file for the same recipe."""
         piece = self.piece
         fp32 = piece.candidate(FP32).variant
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        float_digest = hashlib.sha256((piece.folder / fp32.file).read_bytes()).hexdigest()
+        machine = f"{cpu_name()}, {physical_cores()} threads, onnxruntime {ort.__version__}"
+        facts = ("times", machine, float_digest, *(f"{name} {digest}" for name, digest in digests.items()))
+        noted = piece.memory.recall(*facts)
+        if noted is not None:
+            return noted
         paths = []
         for index, (name, data) in enumerate(files.items()):
             path = piece.scratch / f"timed-{index}.onnx"
             path.write_bytes(data)
             paths.append((name, path))
-        return time_files(paths, (piece.folder / fp32.file, fp32), piece.recipe.task, self.progress, what)
+        times = time_files(paths, (piece.folder / fp32.file, fp32), piece.recipe.task, self.progress, what)
+        piece.memory.note(times, *facts)
+        return times
 
 
 def _cpu(work: _Work) -> list[Candidate]:
