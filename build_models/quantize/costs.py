@@ -6,6 +6,8 @@ from math import prod
 
 import onnx
 
+from build_models.graph.model_io import attribute_of
+
 
 def arithmetic_of(model: onnx.ModelProto) -> dict[str, float]:
     """Multiply-accumulates of every node by name; of what multiplies no matrices, the number of its results.
@@ -23,7 +25,8 @@ def _of_node(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> float:
         weight = shapes.get(node.input[1], ())
         if node.op_type == "Conv":  # weight [out, in / group, ...]: each result takes in / group * kernel products
             return results * prod(weight[1:])
-        return results * (shapes.get(node.input[0], (1,)) or (1,))[-1]
+        inner = 0 if node.op_type == "Gemm" and attribute_of(node, "transA", 0) else -1
+        return results * (shapes.get(node.input[0], (1,)) or (1,))[inner]
     if node.op_type == "ConvTranspose":  # weight [in, out / group, ...]: each input meets out / group * kernel weights
         return prod(shapes.get(node.input[0], (0,))) * prod(shapes.get(node.input[1], (0, 0))[1:])
     return results
