@@ -78,7 +78,7 @@ def judge_drop(drop: Drop, metric: str, limit: float) -> Accuracy:
         f"(95 % interval {drop.low:+.4f} to {drop.high:+.4f}, {drop.pictures} pictures), the most is {limit:g}"
     )
     wide = drop.half_width > limit
-    more = max(needed_pictures(drop, drop.pictures, limit) - drop.pictures, 1) if drop.high > limit > 0 else 0
+    more = _more_pictures(drop, limit) if drop.high > limit > 0 else 0
     if not drop.value <= limit:  # NaN is beyond
         if not (wide and drop.low <= limit):
             return Accuracy("beyond", figures)
@@ -86,6 +86,15 @@ def judge_drop(drop: Drop, metric: str, limit: float) -> Accuracy:
     if drop.high <= limit:
         return Accuracy("within", figures)
     return Accuracy("inconclusive", f"{figures}; inconclusive: needs about {more} more pictures to be sure", more)
+
+
+def _more_pictures(drop: Drop, limit: float) -> int:
+    """About how many more it takes until a drop like this one is within the limit with all of its interval.
+
+    A drop that is beyond it will not be: then, until its interval is no wider than the limit.
+    """
+    room = limit - max(drop.value, 0.0)
+    return max(needed_pictures(drop, drop.pictures, room if room > 0 else limit) - drop.pictures, 1)
 
 
 def refuse_for_accuracy(accuracy: Accuracy, budget: Budget) -> str | None:

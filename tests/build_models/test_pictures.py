@@ -1,24 +1,31 @@
-"""Calibration pictures: which are taken, how they are split, and that they are resized as the device resizes."""
+"""Pictures of a dataset: resized as the device resizes, decoded when they are asked for, kept within bounds."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
 
+pytest.importorskip("tqdm", reason="needs the build extra")
+
 from agent.model.manifest import InputSpec
 from agent.vision.resize import Resizer
+from build_models.data.dataset import load_dataset
+from build_models.data.formats import ClassFolders
+from build_models.data.formats import Pictures as Folder
+from build_models.data.sample import ClassTruth
 from build_models.errors import RecipeError
-from build_models.pictures import load_pictures
+from build_models.pictures import Pictures
 
 if TYPE_CHECKING:
-    from build_models.pictures import PictureSet
+    from pathlib import Path
+
+pytestmark = pytest.mark.build
 
 SPEC = InputSpec(height=48, width=64)
+ONE_PICTURE = 48 * 64 * 3
 
 
 def write_pictures(folder: Path, count: int) -> Path:
@@ -29,109 +36,76 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def digests(pictures: PictureSet) -> tuple[list[str], list[str]]:
-    return [each.sha256 for each in pictures.calibration], [each.sha256 for each in pictures.held_out]
-
-
-def test_the_split_depends_on_the_contents_alone(tmp_path: Path) -> None:
-    first = write_pictures(tmp_path / "first", 10)
-    second = tmp_path / "second" / "deeper"
-    second.mkdir(parents=True)
-    for number, path in enumerate(first.iterdir()):
-        shutil.copy(path, second / f"renamed-{number}.png")
-    sets = [load_pictures(folder, SPEC, 0.3) for folder in (first, second.parent)]
-    assert digests(sets[0]) == digests(sets[1])
-    assert sets[0].sha256 == sets[1].sha256
-
-
-def test_other_contents_give_another_digest(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path, 5)
-    before = load_pictures(folder, SPEC, 0.3).sha256
-    (folder / "4.png").unlink()
-    assert load_pictures(folder, SPEC, 0.3).sha256 != before
-
-
-def test_no_picture_is_in_both_parts_and_none_is_lost(tmp_path: Path) -> None:
-    calibration, held_out = digests(load_pictures(write_pictures(tmp_path, 10), SPEC, 0.3))
-    assert (len(calibration), len(held_out)) == (7, 3)
-    assert len({*calibration, *held_out}) == 10
-
-
-@pytest.mark.parametrize(("count", "share", "held_out"), [(3, 0.01, 2), (3, 0.99, 2), (10, 0.01, 2), (10, 0.99, 9)])
-def test_both_parts_have_enough_pictures(tmp_path: Path, count: int, share: float, held_out: int) -> None:
-    pictures = load_pictures(write_pictures(tmp_path, count), SPEC, share)
-    assert (len(pictures.calibration), len(pictures.held_out)) == (count - held_out, held_out)
+def pictures_of(folder: Path, kept_bytes: int = 1 << 20) -> Pictures:
+    return Pictures(load_dataset(Folder(format="pictures", path=folder), ["a"], "detect"), SPEC, kept_bytes)
 
 
 def test_a_picture_lies_in_the_input_as_the_device_puts_it_there(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path, 3)
-    pictures = load_pictures(folder, SPEC, 0.3)
-    for each in (*pictures.calibration, *pictures.held_out):
+    seen = list(pictures_of(folder))
+    assert len(seen) == 3
+    for each in seen:
         frame = np.asarray(cv2.imread(str(folder / each.name)), np.uint8)
         expected = np.zeros((48, 64, 3), np.uint8)
         placement = Resizer(SPEC, expected)(frame)
         assert np.array_equal(each.input_image, expected)
         assert each.placement == placement
+        assert each.truth is None
 
 
-def test_what_is_no_picture_is_named_and_left_out(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path, 4)
-    (folder / "text.jpg").write_text("no picture")
-    (folder / "empty.jpg").touch()
-    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:20])
-    pictures = load_pictures(folder, SPEC, 0.3)
-    assert sorted(pictures.unreadable) == ["cut.png", "empty.jpg", "text.jpg"]
-    assert len(pictures.calibration) + len(pictures.held_out) == 4
+def test_labels_come_along(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        write_pictures(tmp_path / name, 1 if name == "cat" else 2)
+    (tmp_path / "dog" / "0.png").unlink()  # the same picture as the cat's
+    dataset = load_dataset(ClassFolders(format="class_folders", path=tmp_path), ["cat", "dog"], "classify")
+    truths = {each.name: each.truth for each in Pictures(dataset, SPEC)}
+    assert truths == {"cat/0.png": ClassTruth(0), "dog/1.png": ClassTruth(1)}
 
 
-def test_other_files_and_folders_are_passed_over(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path, 4)
-    (folder / "notes.txt").write_text("none")
-    (folder / "folder.jpg").mkdir()
-    assert load_pictures(folder, SPEC, 0.3).unreadable == ()
+def test_every_look_shows_the_same_pictures_in_the_same_order(tmp_path: Path) -> None:
+    pictures = pictures_of(write_pictures(tmp_path, 5), kept_bytes=2 * ONE_PICTURE)
+    first, second = list(pictures), list(pictures)
+    assert [each.name for each in first] == [each.name for each in second]
+    assert [each.name for each in pictures.first(2)] == [each.name for each in first[:2]]
+    assert all(np.array_equal(one, other.input_image) for one, other in zip(pictures.images(), first, strict=True))
 
 
-def test_a_copy_of_a_picture_counts_once(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path, 4)
-    before = load_pictures(folder, SPEC, 0.3)
-    shutil.copy(folder / "0.png", folder / "copy.png")
-    assert digests(load_pictures(folder, SPEC, 0.3)) == digests(before)
+@pytest.mark.parametrize(("kept", "decoded_again"), [(0, 5), (2, 3), (5, 0), (9, 0)])
+def test_only_as_many_are_kept_as_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, decoded_again: int
+) -> None:
+    pictures = pictures_of(write_pictures(tmp_path, 5), kept_bytes=kept * ONE_PICTURE)
+    list(pictures)
+    decoded = []
+    load = Pictures._load
+
+    def counted(self: Pictures, sample: object) -> object:
+        decoded.append(sample)
+        return load(self, sample)  # type: ignore[arg-type] # passed on
+
+    monkeypatch.setattr(Pictures, "_load", counted)
+    list(pictures)
+    assert len(decoded) == decoded_again
 
 
-def test_a_limit_takes_the_first_by_digest(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path, 8)
-    (a, b), (c, d) = (digests(load_pictures(folder, SPEC, 0.3, limit)) for limit in (None, 5))
-    assert sorted(c + d) == sorted(a + b)[:5]
+def test_a_look_that_ends_early_loses_none(tmp_path: Path) -> None:
+    pictures = pictures_of(write_pictures(tmp_path, 5))
+    assert len(pictures.first(2)) == 2
+    assert len({each.name for each in pictures}) == len(pictures) == 5
 
 
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"nowhere: expected a folder with calibration pictures"):
-        load_pictures(tmp_path / "nowhere", SPEC, 0.3)
+def test_two_looks_at_once_keep_the_order(tmp_path: Path) -> None:
+    pictures = pictures_of(write_pictures(tmp_path, 5))
+    expected = [each.name for each in pictures_of(tmp_path)]
+    one, other = iter(pictures), iter(pictures)
+    names = [(next(one).name, next(other).name) for _ in range(5)]
+    assert names == [(name, name) for name in expected]
+    assert [each.name for each in pictures] == expected
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_too_few_pictures_are_told_with_their_number(tmp_path: Path, count: int) -> None:
-    with pytest.raises(RecipeError, match=f"expected at least 3 different pictures .* found {count}$"):
-        load_pictures(write_pictures(tmp_path, count), SPEC, 0.3)
-
-
-def test_a_limit_that_leaves_too_few_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"found 2, as calibration\.limit is 2$"):
-        load_pictures(write_pictures(tmp_path, 8), SPEC, 0.3, limit=2)
-
-
-def test_unreadable_pictures_are_counted_when_too_few_are_left(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path, 2)
-    (folder / "text.jpg").write_text("no picture")
-    with pytest.raises(RecipeError, match=r"found 2 and 1 unreadable$"):
-        load_pictures(folder, SPEC, 0.3)
-
-
-def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    folder = write_pictures(tmp_path, 3)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(RecipeError, match=r"0\.png: cannot read the picture: Permission denied"):
-        load_pictures(folder, SPEC, 0.3)
+def test_a_picture_that_changed_since_it_was_listed_is_told(tmp_path: Path) -> None:
+    pictures = pictures_of(write_pictures(tmp_path, 3))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(RecipeError, match=r"\d\.png"):
+        list(pictures)
