@@ -53,6 +53,7 @@ def test_the_demo_is_in_the_wheel(wheel_names: set[str]) -> None:
     assert "agent/demo/bundles/shapes/manifest.json" in wheel_names
     assert "agent/demo/bundles/shapes/manifest.sig" in wheel_names
     assert "agent/demo/bundles/kinds/manifest.json" in wheel_names
+    assert "agent/demo/bundles/areas/manifest.json" in wheel_names
     assert "agent/web/static/index.html" in wheel_names
     suffixes = {name.rpartition(".")[2] for name in wheel_names if name.startswith("agent/demo/")}
     assert {"yaml", "pem", "onnx", "npz"} <= suffixes

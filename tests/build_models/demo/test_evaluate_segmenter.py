@@ -32,6 +32,12 @@ def test_overlap_is_intersection_over_union_over_all_pixels() -> None:
     assert result.mean_iou == pytest.approx((85 / 95 + 5 / 15) / 2)
 
 
+def test_shapes_as_one_overlap_whatever_they_are_taken_for() -> None:
+    confusion = np.zeros((6, 6), np.int64)
+    confusion[0, 0], confusion[0, 5], confusion[1, 4], confusion[2, 2], confusion[3, 0] = 80, 2, 6, 4, 8
+    assert Result(confusion, np.zeros((1, 1, 3), np.uint8)).object_iou == (6 + 4) / (2 + 6 + 4 + 8)
+
+
 def test_the_table_says_what_was_taken_for_what() -> None:
     confusion = np.zeros((6, 6), np.int64)
     confusion[0, 0], confusion[1, 1], confusion[1, 4] = 60, 30, 10
