@@ -37,6 +37,7 @@ def _number(value: object) -> object:
     return value
 
 
+FormName = Literal["plain", "packed stem", "stem in float", "high resolution in float"]
 MethodName = Literal["min_max", "moving_average", "percentile_99.999", "percentile_99.99", "entropy", "mse"]
 CALLABLE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
@@ -163,6 +164,10 @@ class Quantize(Record):
         ["cpu"],
         description="cpu: int8 for ARM and x86 with VNNI; cpu-nonvnni: int8 for other x86; cpu-dynamic: matrix "
         "products only; tensorrt: int8; cuda: float16; empty: fp32 alone",
+    )
+    forms: Annotated[list[FormName], Field(min_length=1)] = Field(
+        list(typing.get_args(FormName)),
+        description="cpu: what may be tried to be fast on x86; [plain]: one file for all, where size counts more",
     )
     methods: Annotated[list[MethodName], Field(min_length=1)] = Field(
         list(typing.get_args(MethodName)), description="calibration methods to choose from"

@@ -148,11 +148,12 @@ class _Work:
 def _cpu(work: _Work) -> list[Candidate]:
     """The int8 files for CPUs; one, where the plain form is the best on x86 too."""
     search = work.search()
-    form = PACKED
+    forms = [each for each in FORMS if each.name in work.piece.recipe.quantize.forms]
+    form = PACKED if PACKED in forms else PLAIN
     here = runs_here(target(X86).requires.any_of)
-    if here:
+    if here and forms != [PLAIN]:
         methods = work.piece.recipe.quantize.methods
-        made = {each.name: _bytes(search.model_of(Choice(methods[0], form=each.name))) for each in FORMS}
+        made = {each.name: _bytes(search.model_of(Choice(methods[0], form=each.name))) for each in forms}
         distinct = {data: name for name, data in reversed(made.items())}  # of equal files the first form
         times = work.time({name: made[name] for name in reversed(distinct.values())}, "forms")
         work.told["forms"] = times
