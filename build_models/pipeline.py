@@ -211,7 +211,7 @@ def _judge(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, A
                 each, variant=variant, refused=refused, missed_budget=refused is not None, advice=advice
             )
         )
-        told[each.variant.id] = {"outcome": accuracy.outcome, "said": accuracy.said, **dataclasses.asdict(drop)}
+        told[each.variant.id] = {**dataclasses.asdict(accuracy), **dataclasses.asdict(drop)}
         said.append(f"{each.variant.id} {accuracy.said}")
     told["said"] = "; ".join(said) or "nothing beside fp32 to judge"
     value = judge.reference_value

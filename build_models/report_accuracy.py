@@ -54,11 +54,9 @@ def accuracy(content: Mapping[str, Any]) -> Html:
 
 def outcome_said(told: Mapping[str, Any]) -> str:
     """The outcome in a few words, with how many pictures more would settle it."""
-    if told["outcome"] == "within":
-        return "within the budget"
-    needs = _needs(told)
-    first = "beyond the budget" if told["outcome"] == "beyond" else "inconclusive"
-    return f"{first}: {needs}" if needs else first
+    first = {"within": "within the budget", "beyond": "beyond the budget"}.get(told["outcome"], "inconclusive")
+    more = told.get("more_pictures")
+    return f"{first}: about {more} more pictures are needed to be sure" if more else first
 
 
 def _drops(judged: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> list[Html]:
@@ -78,7 +76,9 @@ def _drops(judged: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> 
         ["pictures", *(str(rows[name]["pictures"]) for name in names)],
         ["outcome", *(tag("b", rows[name]["outcome"], class_=rows[name]["outcome"]) for name in names)],
     ]
-    unsure = [tag("p", tag("b", name), " ", outcome_said(told)) for name, told in rows.items() if _needs(told)]
+    unsure = [
+        tag("p", tag("b", name), " ", outcome_said(told)) for name, told in rows.items() if told.get("more_pictures")
+    ]
     truth = (
         "with their labels" if judged.get("labelled") else "by how far a variant gives fp32's own answers: no labels"
     )
@@ -112,11 +112,6 @@ def _pictures(told: Mapping[str, Any]) -> Html:
         "div", heading, tag("p", "No picture is in two of these sets.", class_="note"),
         table(["set", "pictures", "labels", "what for"], rows, text=True),
     )  # fmt: skip
-
-
-def _needs(told: Mapping[str, Any]) -> str:
-    """How many pictures more would settle it, as the gate says it; nothing where it is settled."""
-    return str(told["said"]).partition("; inconclusive: ")[2]
 
 
 def _interval(told: Mapping[str, Any]) -> str:

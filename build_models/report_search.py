@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from build_models.markup import Html, join, tag
 from build_models.report_canvas import SOURCE, UNSURE
@@ -43,7 +43,12 @@ def _variant(name: str, found: Mapping[str, Any], told: Mapping[str, Any]) -> Ht
     if limit is not None:
         said += f" A file may lose {limit:g} of {metric}"
         aim = found.get("aim", limit)
-        said += f"; the search stops at {aim:g}, as few pictures are a rough scale." if aim < limit else "."
+        said += (
+            f"; it is good where it loses {aim:g} at most, and is sure of the rest or answers as fp32 does: labels of "
+            "few pictures are a rough scale."
+            if aim < limit
+            else "."
+        )
     if found["chosen"] is None:
         said += " None of them keeps that."
     parts = [tag("h3", name), tag("p", said), _attempts(found)]
@@ -57,15 +62,15 @@ def _attempts(found: Mapping[str, Any]) -> Html:
     attempts: Attempts = found["attempts"]
     first = {each["sha256"]: index for index, each in reversed(list(enumerate(attempts, 1)))}
     timed = any(each["latency"] for each in attempts)
+    agreeing = any(each.get("agreement") not in (None, each["drop"]) for each in attempts)
     rows: list[list[str]] = []
     marks: list[str] = []
     for index, each in enumerate(attempts, 1):
         drop = each["drop"]
         is_first = first[each["sha256"]] == index
-        mark = (
-            "chosen" if each["sha256"] == found["chosen"] else "closest" if each["sha256"] == found["closest"] else ""
-        )
-        marks.append(mark if is_first else "")
+        role = _role(each, found)
+        marks.append(role if is_first else "")
+        mark = role or ("good" if each.get("good") else "")
         said = Html() if is_first else join(f" (the same file as {first[each['sha256']]})")
         label = tag("b", f" {mark}", class_="mark") if mark and is_first else said
         row = [join(f"{index}  {each['said']}", label), f"{drop['value']:+.4f}"]
@@ -74,13 +79,17 @@ def _attempts(found: Mapping[str, Any]) -> Html:
             f"{100 * each['float_share']:.1f} %",
             megabytes(each["bytes"]),
         ]
+        if agreeing:
+            row.insert(3, f"{100 * (1 - each['agreement']['value']):.1f} %")
         if timed:
             latency = each["latency"].get("here") or {}
             row += [f"{number(latency['median_ms'])} ms", f"{latency['speedup']:.2f}x"] if latency else ["-", "-"]
         rows.append(row)
-    columns = ["how it was made", "drop", "95 % interval", "in float", "size"]
+    columns = ["how it was made", "drop", "95 % interval", *(["as fp32"] if agreeing else []), "in float", "size"]
     columns += ["latency here", "against fp32"] if timed else []
-    note = "In float: the share of the network's arithmetic that the choice leaves there."
+    note = "As fp32: how many of its own answers the file gives. " if agreeing else ""
+    note += "Closest: keeps most of fp32's answers. " if "closest" in marks else ""
+    note += "In float: the share of the network's arithmetic that the choice leaves there."
     note += " Latency: of those timed on this machine." if timed else " None of them was timed on this machine."
     return join(table(columns, rows, marks=marks), tag("p", note, class_="note"))
 
@@ -95,9 +104,7 @@ def _fronts(name: str, found: Mapping[str, Any]) -> Html:
         if each["sha256"] in seen:
             continue
         seen.add(each["sha256"])
-        role: Any = (
-            "chosen" if each["sha256"] == found["chosen"] else "closest" if each["sha256"] == found["closest"] else ""
-        )
+        role = _role(each, found)
         latency = each["latency"].get("here")
         if latency:
             speeds.append(Point(latency["speedup"], each["drop"]["value"], str(index), role))
@@ -113,6 +120,12 @@ def _fronts(name: str, found: Mapping[str, Any]) -> Html:
         return Html()
     note = "Numbers are those of the table. The line joins what nothing else beats in both; a triangle lies outside."
     return join(tag("div", *figures, class_="plots"), tag("p", note, class_="note"))
+
+
+def _role(attempt: Mapping[str, Any], found: Mapping[str, Any]) -> Literal["", "chosen", "closest"]:
+    if attempt["sha256"] == found["chosen"]:
+        return "chosen"
+    return "closest" if attempt["sha256"] == found["closest"] else ""
 
 
 def _sensitivities(name: str, told: Attempts) -> Html:

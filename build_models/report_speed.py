@@ -68,6 +68,9 @@ def speed(content: Mapping[str, Any]) -> Html:
         said += "; where nothing was measured it is kept, and its speed there is not known."
         columns = ["variant", "machine", "against fp32", "so"]
         parts += [tag("p", said), table(columns, rows, text=True)]
+    parts += [
+        tag("p", each, class_="note") for each in content["stages"].get("benchmark", {}).get("unused_figures", [])
+    ]
     return tag("section", *parts, _forms(content, forms) if forms else Html())
 
 

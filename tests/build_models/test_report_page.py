@@ -62,8 +62,8 @@ def reader(html: str) -> Reader:
 def test_every_variant_stands_on_top_with_its_verdict_and_the_reason(reader: Reader) -> None:
     top = reader.text[: reader.text.index("Variants")]
     assert "trt-int8 packed: drop -0.0010, within the budget" in top
-    assert "cpu-int8-vnni packed: drop +0.0050, inconclusive: needs about 88 more pictures to be sure" in top
-    assert f"cpu-int8 refused: beyond the budget of {LABEL} more pictures of {LABEL}" in top
+    assert "cpu-int8-vnni packed: drop +0.0050, inconclusive: about 88 more pictures are needed to be sure" in top
+    assert f"cpu-int8 refused: beyond the budget of {LABEL} What to try: more pictures of {LABEL}" in top
     assert "cpu-fp32 packed, the reference: map50_95 0.6110" in top
     assert f"cpu-int8-dynamic not made: there is no matrix product in {LABEL}" in top
     assert "version 3: detect, 2 classes, input 320x192" in top

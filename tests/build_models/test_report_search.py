@@ -24,14 +24,26 @@ def changed(**changes: Any) -> str:
 def test_every_attempt_has_a_row() -> None:
     text = words(search(report_content()))
     for row in (
-        "1 mse +0.0130 +0.0030 to +0.0230 0.0 % 1.29 MB 4.20 ms 2.10x",
-        "2 mse, equalised +0.5000 +0.4900 to +0.5100 0.0 % 1.29 MB - -",
+        "1 mse +0.0130 +0.0030 to +0.0230 99.4 % 0.0 % 1.29 MB 4.20 ms 2.10x",
+        "2 mse, equalised +0.5000 +0.4900 to +0.5100 75.0 % 0.0 % 1.29 MB - -",
         "3 mse, equalised, 2 nodes in float chosen +0.0020",
+        "4 mse, equalised, 3 nodes in float good +0.0021",
         "5 mse, equalised, 2 nodes in float (the same file as 3) +0.0020",
     ):
         assert row in text
     assert "5 files made, each run on 32 search pictures" in text
-    assert "may lose 0.01 of map50_95; the search stops at 0.005" in text
+    assert "may lose 0.01 of map50_95; it is good where it loses 0.005 at most" in text
+
+
+def test_agreement_with_fp32_is_told_where_it_is_another_figure_than_the_drop() -> None:
+    attempts = report_content()["stages"]["search"]["variants"][FOUND]["attempts"]
+    assert "As fp32: how many of its own answers the file gives." in changed()
+    for same in ([{**each, "agreement": each["drop"]} for each in attempts], [drop_key(each) for each in attempts]):
+        assert "as fp32 in float" not in changed(attempts=same)
+
+
+def drop_key(attempt: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attempt.items() if key not in ("agreement", "good")}
 
 
 def test_the_closest_is_marked_where_nothing_was_good() -> None:

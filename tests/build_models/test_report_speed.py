@@ -52,6 +52,10 @@ def test_a_packed_file_is_untested_where_nobody_measured() -> None:
     assert "cpu-int8-vnni x86-64 not measured serves it, untested" in words(speed(content))
 
 
+def test_figures_that_say_nothing_of_these_files_are_told() -> None:
+    assert f"--measured, {LABEL}: another file" in words(speed(report_content()))
+
+
 def test_the_timed_forms_are_shown_and_the_one_that_was_taken() -> None:
     text = words(speed(report_content()))
     assert "plain, taken 2.00x, 4.80 ms" in text
