@@ -20,9 +20,11 @@ def inside(content: Mapping[str, Any]) -> Html:
     found = content["stages"].get("search", {}).get("variants", {})
     looks = {name: each["inside"] for name, each in found.items() if each.get("inside")}
     modules = content["stages"].get("source", {}).get("modules") or {}
-    parts = []
+    parts: list[Html] = []
     for name, told in looks.items():
-        part = join(_layers(name, told, modules), _kernels(told.get("kernels"), content["cpu"]))
+        same = next((each for each, other in looks.items() if other.get("layers") == told.get("layers")), name)
+        shown = tag("p", f"Its layers are as those of {same}.") if same != name else _layers(name, told, modules)
+        part = join(shown, _kernels(told.get("kernels"), content["cpu"]))
         parts += [tag("h3", name), part] if part else []
     return tag("section", tag("h2", "Inside the int8 files"), *parts) if parts else Html()
 

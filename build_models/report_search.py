@@ -39,16 +39,15 @@ def _variant(name: str, found: Mapping[str, Any], told: Mapping[str, Any]) -> Ht
     attempts: Attempts = found["attempts"]
     metric, limit = told.get("metric", ""), found.get("limit")
     pictures = attempts[0]["drop"]["pictures"] if attempts else 0
-    said = f"{_count(len(attempts), 'file')} made, each run on {pictures} search pictures and compared with fp32."
+    said = f"{_count(len(attempts), 'attempt')}, run on {pictures} search pictures and compared with fp32."
     if limit is not None:
-        said += f" A file may lose {limit:g} of {metric}"
+        said += f" A file may lose {limit:g} of {metric}."
         aim = found.get("aim", limit)
-        said += (
-            f"; it is good where it loses {aim:g} at most, and is sure of the rest or answers as fp32 does: labels of "
-            "few pictures are a rough scale."
-            if aim < limit
-            else "."
-        )
+        if aim < limit:
+            said += (
+                f" It is good where it loses {aim:g} at most and either would keep {limit:g} with a standard error "
+                "more, or gives fp32's answers: labels of few pictures are a rough scale."
+            )
     if found["chosen"] is None:
         said += " None of them keeps that."
     parts = [tag("h3", name), tag("p", said), _attempts(found)]

@@ -42,6 +42,16 @@ def test_one_half_stands_without_the_other(absent: str, left: str) -> None:
     assert {"layers": "Signal to noise", "kernels": "Kernels"}[absent] not in text
 
 
+def test_layers_of_equal_figures_are_drawn_once() -> None:
+    content = report_content()
+    found = content["stages"]["search"]["variants"]
+    found["cpu-int8"]["inside"] = found[FOUND]["inside"]
+    text = words(inside(content))
+    assert text.count("Signal to noise per layer") == 1
+    assert "cpu-int8 Its layers are as those of cpu-int8-vnni." in text
+    assert text.count("Kernels on this CPU") == 2
+
+
 def test_nothing_to_look_into_is_no_section() -> None:
     content = report_content()
     content["stages"]["search"]["variants"][FOUND].pop("inside")

@@ -31,8 +31,8 @@ def test_every_attempt_has_a_row() -> None:
         "5 mse, equalised, 2 nodes in float (the same file as 3) +0.0020",
     ):
         assert row in text
-    assert "5 files made, each run on 32 search pictures" in text
-    assert "may lose 0.01 of map50_95; it is good where it loses 0.005 at most" in text
+    assert "5 attempts, run on 32 search pictures" in text
+    assert "may lose 0.01 of map50_95. It is good where it loses 0.005 at most" in text
 
 
 def test_agreement_with_fp32_is_told_where_it_is_another_figure_than_the_drop() -> None:
