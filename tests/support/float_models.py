@@ -88,7 +88,7 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 
 def write_noise(folder: Path, count: int) -> Path:
-    """A folder with ``count`` pictures of a covered camera's noise, such as nobody should calibrate with; returns it."""
+    """A folder with ``count`` pictures of the noise of a covered camera, no good to calibrate with; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(count):
         rng = np.random.default_rng(1000 + seed)
@@ -142,14 +142,22 @@ def colour_classifier(outlier: float = 1.0) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def write_colours(folder: Path, count: int, *, margin: float = 3.0, seed: int = 0) -> Path:
-    """Class folders with ``count`` noisy pictures of each colour, ahead by up to ``margin`` grey levels; returns it."""
+def write_colours(folder: Path, count: int, *, margin: float = 3.0, clear: int = 0, seed: int = 0) -> Path:
+    """Class folders with noisy pictures of each colour, which is ahead of the others; returns the folder.
+
+    Args:
+        folder: made if need be.
+        count: of each colour.
+        margin: most grey levels by which it is ahead.
+        clear: so many of each are ahead by 30 or more instead.
+        seed: other pictures.
+    """
     rng = np.random.default_rng(seed)
     for label, name in enumerate(LABELS):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             means = rng.uniform(60, 190) - rng.uniform(0.2, margin, 3)
-            means[label] = means.max() + rng.uniform(0.2, margin)
+            means[label] = means.max() + (rng.uniform(30, 50) if number < clear else rng.uniform(0.2, margin))
             noise = rng.integers(-8, 9, (SIDE, SIDE, 1))  # the same of all channels, so that the means stay
             rounded = np.floor(means + rng.random((SIDE, SIDE, 1)))
             picture = (rounded + noise).clip(0, 255).astype(np.uint8)
