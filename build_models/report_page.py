@@ -61,7 +61,7 @@ def _verdict(content: Mapping[str, Any], variant: Mapping[str, Any]) -> Html:
     name = tag("b", variant["id"])
     if not variant["packed"]:
         advice = [tag("li", each) for each in variant.get("advice") or []]
-        try_this = join(" What to try:", tag("ul", *advice)) if advice else Html()
+        try_this = join(tag("div", "What to try:"), tag("ul", *advice)) if advice else Html()
         return tag("li", name, f" refused: {variant['refused']}", try_this, class_="refused")
     judged = content["stages"].get("judge", {}).get(variant["id"])
     if judged is None:
