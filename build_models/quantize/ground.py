@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from build_models.quantize.memory import check_memory
 from build_models.quantize.plan import Plan, make_plan
 from build_models.quantize.range_cache import cached_histograms
 from build_models.quantize.static import quantisable_tensors
@@ -48,7 +49,11 @@ def calibrate(
         pictures: its calibration pictures are used.
         memory: of an earlier run.
         progress: shows how far it has come.
+
+    Raises:
+        RecipeError: this machine has too little memory for the model.
     """
+    check_memory(model)
     calibration = pictures.calibration
     spec = calibration.spec.model_dump_json()
     digests = [f"{sample.sha256} {spec}" for sample in calibration.dataset.samples]
