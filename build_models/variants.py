@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from build_models.workpiece import Workpiece
 
 X86, PLAIN_INT8 = "cpu-int8-vnni", "cpu-int8"
+_HOPELESS = 0.9  # of fp32's speed: no choice of exceptions makes that up
 _WORTH_A_FORM = 1.05  # another form must gain this factor over the plain one
 
 
@@ -274,9 +275,11 @@ def _candidate(work: _Work, wanted: Target, found: Found) -> Candidate:
 
 
 def _fastest(times: dict[str, dict[str, float]]) -> str:
+    """The plain form unless another is clearly faster than it, and not hopelessly slower than fp32."""
     best = max(times, key=lambda name: times[name]["speedup"])
     plain_speed = times.get(PLAIN.name, {"speedup": 0.0})["speedup"]
-    return best if times[best]["speedup"] > plain_speed * _WORTH_A_FORM else PLAIN.name
+    worth_it = times[best]["speedup"] > max(plain_speed * _WORTH_A_FORM, _HOPELESS)
+    return best if worth_it else PLAIN.name
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:

@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs the build extra")
 
+import itertools
+
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.build
 def chain(side: int, length: int) -> onnx.ModelProto:
     """Relus one after the other on one channel of ``side`` by ``side``, and a weight that nothing reads."""
     names = [f"t{index}" for index in range(length + 1)]
-    nodes = [helper.make_node("Relu", [a], [b], b) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("Relu", [a], [b], b) for a, b in itertools.pairwise(names)]
     shape = [1, 1, side, side]
     graph = helper.make_graph(
         nodes,
@@ -46,6 +48,6 @@ def test_a_tensor_that_is_read_later_stays_alive() -> None:
 
 def test_a_model_larger_than_memory_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     check_memory(chain(8, 2))
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    monkeypatch.setattr(psutil, "virtual_memory", type("Memory", (), {"available": 1000}))
     with pytest.raises(RecipeError, match=r"needs about .* GiB .* smaller input.width"):
         check_memory(chain(8, 2))
