@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _COLORS = {"within": PACKED, "inconclusive": UNSURE, "beyond": REFUSED}
+_BESIDE = 3  # columns of a table that find room beside the plot
 _USES = {
     "calibration": "ranges of the tensors",
     "search": "compares int8 files with each other",
@@ -94,7 +95,7 @@ def _drops(judged: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> 
                 *unsure,
                 tag("p", f"{note}. A drop below 0 is a gain.", class_="note"),
             ),
-            class_="split",
+            class_="split" if len(names) <= _BESIDE else "",
         ),
     ]
 

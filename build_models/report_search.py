@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Attempts = Sequence[Mapping[str, Any]]
 
 _LOUDEST = 12
+_WHOLE = ("float16", "dynamic")  # files of which no share of the arithmetic is chosen
 
 
 def search(content: Mapping[str, Any]) -> Html:
@@ -75,7 +76,7 @@ def _attempts(found: Mapping[str, Any]) -> Html:
         row = [join(f"{index}  {each['said']}", label), f"{drop['value']:+.4f}"]
         row += [
             f"{drop['low']:+.4f} to {drop['high']:+.4f}",
-            f"{100 * each['float_share']:.1f} %",
+            "-" if each["choice"]["method"] in _WHOLE else f"{100 * each['float_share']:.1f} %",
             megabytes(each["bytes"]),
         ]
         if agreeing:

@@ -66,6 +66,13 @@ def test_the_plot_against_speed_needs_times_and_that_against_float_needs_excepti
     assert in_float not in plain
 
 
+def test_a_file_of_another_kind_than_int8_has_no_share_that_was_left_in_float() -> None:
+    (attempt, *_) = report_content()["stages"]["search"]["variants"][FOUND]["attempts"]
+    own = {**attempt, "choice": {**attempt["choice"], "method": "float16"}}
+    assert "99.4 % - 1.29 MB" in changed(attempts=[own])
+    assert "99.4 % 0.0 % 1.29 MB" in changed(attempts=[attempt])
+
+
 def test_a_search_of_an_older_build_has_no_limit_to_draw() -> None:
     found = report_content()["stages"]["search"]["variants"][FOUND]
     content = report_content()
