@@ -65,11 +65,11 @@ def recipe(**quantize: Any) -> Recipe:
 
 
 @functools.cache
-def ground(outlier: float = 1.0) -> Ground:
+def ground(outlier: float = 1.0, depth: int = DEPTH) -> Ground:
     """A chain of convolutions; one channel of the third exceeds the others, and the fourth makes it good."""
     rng = np.random.default_rng(2)
     nodes, constants, tensor = [], {}, "x"
-    for layer in range(1, DEPTH + 1):
+    for layer in range(1, depth + 1):
         inputs = 3 if layer == 1 else CHANNELS
         weights = rng.standard_normal((CHANNELS, inputs, 3, 3)) * np.sqrt(2 / (9 * inputs))
         if layer == LOUD:
