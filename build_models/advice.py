@@ -10,7 +10,7 @@ from build_models.recipe import MethodName
 
 if TYPE_CHECKING:
     from build_models.metrics.bootstrap import Drop
-    from build_models.quantize.search import Found
+    from build_models.quantize.found import Found
     from build_models.recipe import Recipe
 
 _FEW_PICTURES = 100

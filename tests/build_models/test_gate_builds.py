@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,15 +13,20 @@ import pytest
 pytest.importorskip("onnx", reason="needs the build extra")
 pytest.importorskip("matplotlib", reason="needs the build extra")
 
+import numpy as np
 import onnx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from onnx import helper, numpy_helper
 
 from build_models import judge as judge_module
+from build_models import pipeline
+from build_models.benchmark import compare_latency
 from build_models.errors import RecipeError
 from build_models.judge import Judge
 from build_models.pictures import Pictures
 from build_models.pipeline import STAGES, build
 from build_models.progress import Progress
+from build_models.quantize.search import Search
 from build_models.recipe_file import make_recipe
 from tests.support.fake_timing import fake_timing
 from tests.support.float_models import colour_classifier, colour_recipe, write_colours, write_noise
@@ -152,6 +158,47 @@ def test_a_slower_int8_file_is_not_for_this_machine(
     piece = clear.build(budget=budget)
     assert {host.arch for host in int8(piece).variant.requires.any_of} == {"aarch64"}
     assert int8(piece).missed_budget is missed
+
+
+def slowed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same results, after some milliseconds of work that nothing can fold away."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    result.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array([1, 4, 4, 1], np.int64), "slow/tiles"),
+            numpy_helper.from_array(np.zeros(1, np.float32), "slow/zero"),
+        ]
+    )
+    last = next(node for node in result.graph.node if "scores" in node.output)
+    last.output[:] = ["slow/scores" if name == "scores" else name for name in last.output]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["slow/cast"], "slow/cast", to=onnx.TensorProto.FLOAT),
+        helper.make_node("Tile", ["slow/cast", "slow/tiles"], ["slow/0"], "slow/tile"),
+        *(helper.make_node("Erf", [f"slow/{n}"], [f"slow/{n + 1}"], f"slow/erf{n}") for n in range(4)),
+        helper.make_node("ReduceMax", ["slow/4"], ["slow/max"], "slow/max", keepdims=0),
+        helper.make_node("Mul", ["slow/max", "slow/zero"], ["slow/nothing"], "slow/mul"),
+        helper.make_node("Add", ["slow/scores", "slow/nothing"], ["scores"], "slow/add"),
+    ]
+    result.graph.node.extend(nodes)
+    onnx.checker.check_model(result)
+    return result
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_an_int8_file_that_was_made_slower_is_caught_by_the_clock(
+    clear: Place, monkeypatch: pytest.MonkeyPatch, *, slow: bool
+) -> None:
+    """Timed for real, in a short benchmark."""
+    monkeypatch.setattr(pipeline, "compare_latency", partial(compare_latency, rounds=2, round_s=0.03))
+    if slow:
+        model_of = Search.model_of
+        monkeypatch.setattr(Search, "model_of", lambda self, choice: slowed(model_of(self, choice)))
+    piece = clear.build(quantize={"forms": ["plain"], "methods": ["min_max"]}, budget={"min_speedup": 0.2})
+    told = {each["arch"]: each["refused"] for each in piece.reports["benchmark"]["speed"]}
+    assert (told["x86_64"] is not None) is slow
+    assert int8(piece).missed_budget is slow
+    assert ("x86_64" in {host.arch for host in int8(piece).variant.requires.any_of}) is not slow
 
 
 @pytest.mark.parametrize(("inconclusive", "packed"), [("ship", True), ("refuse", False)])
