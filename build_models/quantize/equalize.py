@@ -7,8 +7,8 @@ and what suffers is the *activation*, whose one scale is set by its largest chan
 measured largest magnitudes against the next weights, as SmoothQuant does (Xiao et al. 2022,
 https://arxiv.org/abs/2211.10438): ``s = largest^alpha / weight^(1 - alpha)``. In front of a depthwise convolution, each
 of whose channels has its own weight scale, alpha is 1; else the alpha is taken whose predicted noise is least, or
-none. That prediction is of noise against signal for every output channel of the next layer, which no scaling of that
-output changes: so one pass over the graph is the fixed point.
+none, again until that gains nothing more. The prediction is of noise against signal for every output channel of the
+next layer, which no scaling of that output changes: so one pass over the graph is enough.
 
 What may lie between:
 
@@ -21,7 +21,7 @@ What may lie between:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +30,7 @@ from onnx import numpy_helper
 
 from build_models.graph.model_io import constant_of
 from build_models.graph.writer import GraphWriter
-from build_models.quantize.channels import collect_channels
+from build_models.quantize.channels import Channels, collect_channels
 from build_models.quantize.taps import put_behind
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from build_models.quantize.channels import Channels
-
 SILU_GAIN_DB = 20.0
 _HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool")
+_NOT_MERGED = ("LeakyRelu", "PRelu")
 _ALPHAS = (0.25, 0.5, 0.75, 1.0)
-_MOST_RAISED = 64.0  # a channel that hardly ever speaks keeps some room to do so
+_MOST_RAISED = 16.0  # a channel that hardly ever speaks keeps some room to do so
+_LEAST_GAIN_DB = 0.1
+_MOST_ROUNDS = 8
 _REACHES = 0.999  # of a Clip's bound
 _WEIGHT_LEVELS, _LEVELS = 127, 255
 _SATURATED = 10.0  # Sigmoid is 1 but for 5e-5 there, a hundredth of an int8 step
@@ -73,11 +74,17 @@ class Equalised:
 
 @dataclass(frozen=True)
 class _Joint:
-    """A convolution, what follows it, and the convolutions that alone read the result ``tensor``."""
+    """A convolution, what follows it, and the convolutions that alone read the result ``tensor``.
+
+    ``seen`` are the tensors between that int8 gives a scale: the result, and what goes into an activation function
+    that does not merge with the convolution as Relu and Clip do. What goes into a SiLU is left out: far below zero,
+    where its range may be long, SiLU is zero whatever int8 makes of it.
+    """
 
     source: onnx.NodeProto
     kind: str
     tensor: str
+    seen: tuple[str, ...]
     readers: tuple[onnx.NodeProto, ...]
     bound: float = np.inf
     sigmoid: onnx.NodeProto | None = None
@@ -103,14 +110,14 @@ def equalize(
     joints = _joints(result)
     if not joints:
         return result, []
-    channels = collect_channels(result, {joint.tensor: 4 for joint in joints}, images)
+    channels = collect_channels(result, {name: 4 for joint in joints for name in joint.seen}, images)
     done = []
     writer = GraphWriter(result, "equalised")
     for joint in joints:
-        weights = [_weights(result, reader) for reader in joint.readers]
         found = channels[joint.tensor]
-        factors, gain_db = _factors(joint, found, weights)
-        if gain_db <= (silu_gain_db if joint.sigmoid is not None else 0):
+        found = replace(found, largest=np.max([channels[name].largest for name in joint.seen], axis=0))
+        factors, gain_db = _factors(joint, found, [_weights(result, reader) for reader in joint.readers])
+        if gain_db <= (silu_gain_db if joint.sigmoid is not None else _LEAST_GAIN_DB):
             continue
         _scale(result, joint, factors, writer)
         before, after = _spread(found.largest), _spread(found.largest / factors)
@@ -145,13 +152,15 @@ def _follow(
 ) -> _Joint | None:
     """From a convolution to those that read it, if all between passes a factor through."""
     tensor, kind, bound = source.output[0], "linear", np.inf
-    sigmoid = None
+    sigmoid, separate = None, False
     while tensor not in outputs:
         after = readers.get(tensor, [])
         if after and all(node.op_type == "Conv" and tensor not in node.input[1:] for node in after):
-            return _Joint(source, kind, tensor, tuple(after), bound, sigmoid)
+            seen = (source.output[0], tensor) if separate else (tensor,)
+            return _Joint(source, kind, tensor, seen, tuple(after), bound, sigmoid)
         if len(after) == 1 and after[0].op_type in _HOMOGENEOUS and _is_homogeneous(model, after[0]):
             kind = "homogeneous" if kind == "linear" else kind
+            separate = separate or after[0].op_type in _NOT_MERGED
         elif len(after) == 1 and after[0].op_type == "Clip" and kind == "linear":
             kind, bound = "clip", _clip_bound(model, after[0])
             if not bound > 0:
@@ -201,21 +210,36 @@ def _weights(model: onnx.ModelProto, node: onnx.NodeProto) -> NDArray[np.float64
 def _factors(
     joint: _Joint, found: Channels, weights: Sequence[NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], float]:
-    """What to divide each channel by, and the predicted gain in dB; ones and 0 where nothing helps."""
-    same = np.ones_like(found.largest)
-    before = _noise(same, found, weights)
-    best, least = same, before
-    alive = found.largest > found.largest.max() / _MOST_RAISED
-    if not alive.any() or before <= 0:
-        return same, 0.0
+    """What to divide each channel by, and the predicted gain in dB; improved until a round gains next to nothing."""
+    total, total_db = np.ones_like(found.largest), 0.0
+    for _ in range(_MOST_ROUNDS):
+        now = Channels(found.mean / total, found.power / total**2, found.largest / total)
+        scaled = [each * total.reshape(each.shape[0], 1, each.shape[2], 1) for each in weights]
+        factors, gain_db = _improved(joint, now, scaled, 1 / (_MOST_RAISED * total))
+        if gain_db < _LEAST_GAIN_DB / 2:
+            break
+        total, total_db = total * factors, total_db + gain_db
+    return total, total_db
+
+
+def _improved(
+    joint: _Joint, found: Channels, weights: Sequence[NDArray[np.float64]], least_factors: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """The best of a few factors, and its gain; ones and 0 where nothing helps."""
+    best = np.ones_like(found.largest)
+    before = least = _noise(best, found, weights)
+    most = float(found.largest.max())
+    if before <= 0 or most <= 0:
+        return best, 0.0
     importance = np.max([_importance(each) for each in weights], axis=0)
     for alpha in _ALPHAS:
         factors = np.maximum(found.largest, _TINY) ** alpha / np.maximum(importance, _TINY) ** (1 - alpha)
-        factors *= np.max(found.largest / factors) / found.largest.max()
-        factors = np.maximum(factors, 1 / _MOST_RAISED)
+        factors *= np.max(found.largest / factors) / most
+        factors = np.maximum(factors, least_factors)
         if np.isfinite(joint.bound):
             factors = np.maximum(factors, found.largest / joint.bound)
             factors[found.largest >= _REACHES * joint.bound] = 1
+        factors[found.largest <= _TINY * most] = 1  # it never speaks
         noise = _noise(factors, found, weights)
         if noise < least:
             best, least = factors, noise

@@ -46,18 +46,19 @@ def error(values: NDArray[np.float64], range_: tuple[float, float]) -> float:
 
 def made(shape: str, count: int = 200_000) -> NDArray[np.float64]:
     rng = np.random.default_rng(11)
-    normal = rng.standard_normal(count)
+    normal: NDArray[np.float64] = rng.standard_normal(count)
     if shape == "relu":
-        return normal.clip(min=0)
+        return np.asarray(normal.clip(min=0), np.float64)
     if shape == "silu":
-        return 3 * normal / (1 + np.exp(-3 * normal))
+        return np.asarray(3 * normal / (1 + np.exp(-3 * normal)), np.float64)
     if shape == "outlier":
-        return np.r_[normal, 60.0]
+        return np.append(normal, 60.0)
     if shape == "negative":
-        return (normal * 5).clip(max=0.3)
+        below: NDArray[np.float64] = np.minimum(normal * 5, 0.3)
+        return below
     if shape == "laplace":
-        return rng.laplace(size=count)
-    return rng.uniform(2, 3, count)
+        return np.asarray(rng.laplace(size=count), np.float64)
+    return np.asarray(rng.uniform(2, 3, count), np.float64)
 
 
 SHAPES = ("relu", "silu", "outlier", "negative", "laplace", "uniform")
@@ -209,12 +210,12 @@ def test_more_values_never_narrow_min_max(given_values: list[float], more: list[
     assert wider[1] >= high
 
 
-def test_two_hundred_tensors_take_less_than_ten_seconds_by_any_method() -> None:
-    histograms = Histograms({str(index): histogram_of(made("silu")) for index in range(200)}, 1)
+def test_two_hundred_tensors_would_take_less_than_ten_seconds_by_any_method() -> None:
+    histograms = Histograms({str(index): histogram_of(made("silu")) for index in range(40)}, 1)
     for method in METHODS:
         began_s = time.process_time()
-        assert len(ranges_of(histograms, method)) == 200
-        assert time.process_time() - began_s < 10, method
+        assert len(ranges_of(histograms, method)) == 40
+        assert (time.process_time() - began_s) * 5 < 10, method
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
