@@ -1,5 +1,5 @@
 {
  "algorithm": "ed25519",
  "key_id": "986382dbc10e76b6",
- "signature": "0VtBhUxgNSlobWVHrQ28D1Ok/tvXXti78x/w/qweI2vyxbxkbLzLyucHRc524iOUtzpZ16yOdPKc5xcvfIR1CA=="
+ "signature": "LopNr+uiY0GAWRvTviCVuJJ8Kf082ITZBJpVXq26c+rkxC6ROCdGaQdH3ISo+R3PhfcMQlKt2cU8IXv3BgvVBw=="
 }
