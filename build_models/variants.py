@@ -30,6 +30,7 @@ from build_models.quantize.float16 import convert_float16
 from build_models.quantize.forms import FORMS, PACKED, PLAIN, form_named
 from build_models.quantize.found import plain
 from build_models.quantize.ground import calibrate
+from build_models.quantize.islands import WEIGHTED
 from build_models.quantize.methods import ranges_of
 from build_models.quantize.search import Search
 from build_models.quantize.targets import TARGETS, target
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from build_models.quantize.targets import Target
     from build_models.workpiece import Workpiece
 
+_STATIC = ("cpu", "cpu-nonvnni", "tensorrt")
 X86, PLAIN_INT8 = "cpu-int8-vnni", "cpu-int8"
 _HOPELESS = 0.9  # of fp32's speed: no choice of exceptions makes that up
 _WORTH_A_FORM = 1.05  # another form must gain this factor over the plain one
@@ -62,12 +64,21 @@ def make_variants(piece: Workpiece, progress: Progress) -> tuple[list[Candidate]
     work = _Work(piece, judge, progress)
     candidates: list[Candidate] = []
     for name in piece.recipe.quantize.targets:
+        if name in _STATIC and not _has_weights(piece.calibrated):
+            work.told[name] = "no convolution or matrix product that int8 could make faster: fp32 serves there"
+            progress.say(f"{name}: {work.told[name]}")
+            continue
         candidates += _MAKERS[name](work)
     order = {each.variant.id: index for index, each in enumerate(candidates)}
     assert len(order) == len(candidates), "a target is made once"
     said = [f"{each.variant.id}: {each.refused or _said(work.found.get(each.variant.id))}" for each in candidates]
     told = {"variants": {name: work.plain(name, result) for name, result in work.found.items()}, **work.told}
     return _in_order(candidates), work.found, {"said": "; ".join(said), "metric": judge.name, **told}
+
+
+def _has_weights(ground: Ground) -> bool:
+    planned = set(ground.plan.nodes)
+    return any(node.name in planned and node.op_type in WEIGHTED for node in ground.model.graph.node)
 
 
 class _Work:

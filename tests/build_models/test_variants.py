@@ -12,13 +12,14 @@ pytest.importorskip("matplotlib", reason="needs the build extra")
 
 import onnx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from onnx import TensorProto, helper
 
 from build_models.pipeline import STAGES, build
 from build_models.progress import Progress
 from build_models.quantize.forms import FORMS
 from build_models.recipe_file import make_recipe
 from tests.support.fake_timing import fake_timing
-from tests.support.float_models import spot_detector, spot_recipe, write_pictures
+from tests.support.float_models import colour_recipe, spot_detector, spot_recipe, write_colours, write_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,3 +113,25 @@ def test_a_target_that_cannot_be_made_is_told_and_the_others_are_packed(
     piece = make(tmp_path, quantize={"targets": ["cpu-dynamic", "cpu"]})
     assert [each.variant.id for each in piece.candidates if each.refused is None] == ["cpu-int8", "cpu-fp32"]
     assert "matrix product" in piece.reports["search"]["cpu-int8-dynamic"]
+
+
+def test_a_model_without_anything_to_quantise_is_packed_in_float(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_timing(monkeypatch)
+    shapes = {"x": [1, 3, 64, 64], "logits": [1, 3]}
+    x, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["logits"]),
+    ]
+    graph = helper.make_graph(nodes, "means", [x], [logits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "colours.onnx")
+    for seed, name in enumerate(("train", "val")):
+        write_colours(tmp_path / name, 8, clear=4, seed=seed)
+    recipe = make_recipe(colour_recipe(tmp_path, quantize={"targets": ["cpu", "cpu-nonvnni", "tensorrt"]}))
+    piece = build(recipe, KEY, tmp_path / "out", Progress(len(STAGES) + 1, io.StringIO()))
+    assert [each.variant.id for each in piece.candidates] == ["cpu-fp32"]
+    for name in ("cpu", "cpu-nonvnni", "tensorrt"):
+        assert piece.reports["search"][name].startswith("no convolution or matrix product")
