@@ -160,6 +160,7 @@ def test_figures_are_packed_with_the_processor_they_were_taken_on(accepted: Buil
     (metric,) = next(variant.metrics for variant in manifest.variants if variant.id == "cpu-int8")
     assert metric.name == "agreement (map50)"
     assert metric.cpu
+    assert metric.drop is not None
     assert metric.drop == pytest.approx(1 - metric.value)
     assert metric.interval is not None
     assert metric.interval[0] <= metric.drop <= metric.interval[1]

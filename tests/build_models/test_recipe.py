@@ -17,6 +17,7 @@ from build_models.source.families import FAMILIES
 from build_models.source.families.yolox import Yolox
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.build
@@ -218,7 +219,7 @@ def test_the_digest_is_of_what_the_recipe_says_not_of_where_it_lies(tmp_path: Pa
     assert digest_of(here) == digest_of(there) != digest_of(other)
 
 
-OVERRIDES = {
+OVERRIDES: dict[str, Callable[[Any], bool]] = {
     "budget.max_drop=0.05": lambda recipe: recipe.budget.max_drop == 0.05,
     "version=7": lambda recipe: recipe.version == 7,
     "input.scale=1/128": lambda recipe: recipe.input.scale == 1 / 128,
