@@ -47,17 +47,20 @@ class Timing:
         fp32: of the fp32 file, in turns with it.
         where: the machine.
         unit: of both.
+        by_rounds: the speed against fp32 as the median over rounds in turns, which a busy moment disturbs less than
+            the two times; None: it is their quotient.
     """
 
     own: float
     fp32: float
     where: str
     unit: str = "ms"
+    by_rounds: float | None = None
 
     @property
     def speedup(self) -> float:
         """How many times as fast as fp32 it is."""
-        return self.fp32 / self.own
+        return self.fp32 / self.own if self.by_rounds is None else self.by_rounds
 
     def __str__(self) -> str:
         return (
@@ -106,7 +109,9 @@ def refuse_for_accuracy(accuracy: Accuracy, budget: Budget) -> str | None:
     return None
 
 
-def judge_speed(piece: Workpiece, times_ms: Mapping[str, float]) -> tuple[list[Candidate], list[dict[str, Any]]]:
+def judge_speed(
+    piece: Workpiece, results: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[Candidate], list[dict[str, Any]]]:
     """Take from every int8 variant the machines on which it is too slow; without any left it is refused.
 
     A time counts for the kind of machine it was taken on: here, or on a device whose figures were given. A machine
@@ -114,7 +119,7 @@ def judge_speed(piece: Workpiece, times_ms: Mapping[str, float]) -> tuple[list[C
 
     Args:
         piece: its candidates.
-        times_ms: median latency on this machine by variant.
+        results: of `compare_latency` on this machine, by variant.
 
     Returns:
         The candidates, and what was found of each variant and machine.
@@ -131,8 +136,8 @@ def judge_speed(piece: Workpiece, times_ms: Mapping[str, float]) -> tuple[list[C
         for arch in dict.fromkeys(host.arch for host in hosts):
             mine = [host for host in hosts if host.arch == arch]
             timings = []
-            if runs_here(mine) and each.variant.id in times_ms:
-                timings.append(Timing(times_ms[each.variant.id], times_ms[FP32], "this machine"))
+            if runs_here(mine) and each.variant.id in results:
+                timings.append(_timed_here(results[each.variant.id], results[FP32]))
             for device in piece.measured:
                 times = device.times(digests[each.variant.id], digests[FP32])
                 if device.device.arch == arch and times is not None:
@@ -195,6 +200,11 @@ def unused_figures(piece: Workpiece) -> list[str]:
                 "run `edge-agent bench` there without --variant"
             )
     return said
+
+
+def _timed_here(own: Mapping[str, Any], fp32: Mapping[str, Any]) -> Timing:
+    by_rounds = float(fp32["ratio"]) / float(own["ratio"])
+    return Timing(own["median_ms"], fp32["median_ms"], "this machine", by_rounds=by_rounds)
 
 
 def _sha256(path: Path) -> str:

@@ -252,9 +252,9 @@ def _benchmark(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[st
     ]
     rounds = list(progress.track(compare_latency(contenders, physical_cores()), 6, "round", "timing"))
     told = {**rounds[-1], "cpu": cpu_name()}
-    times = {result["name"]: result["median_ms"] for result in told["results"]}
-    said = ", ".join(f"{name} {value:.2f} ms" for name, value in times.items())
-    judged, speeds = judge_speed(piece, times)
+    results = {result["name"]: result for result in told["results"]}
+    said = ", ".join(f"{name} {result['median_ms']:.2f} ms" for name, result in results.items())
+    judged, speeds = judge_speed(piece, results)
     unused = unused_figures(piece)
     for text in unused:
         progress.say(text)
