@@ -148,7 +148,8 @@ def rounded_weight(value: NDArray[np.float32], channel_axis: int | None, most: i
     """A weight as int8 holds it: symmetric, one scale per output channel (``channel_axis``; None: one for all)."""
     axes = tuple(axis for axis in range(value.ndim) if axis != channel_axis) if channel_axis is not None else None
     peak = np.abs(value).max(axis=axes, keepdims=True)
-    scale = np.where(peak > 0, peak / most, 1).astype(np.float32)
+    scale = (peak / most).astype(np.float32)
+    scale = np.where(scale > 0, scale, np.float32(1))  # a peak may be too small to be divided
     result: NDArray[np.float32] = (np.clip(np.rint(value / scale), -most, most) * scale).astype(np.float32)
     return result
 

@@ -261,3 +261,10 @@ def test_noise_is_a_share_of_the_power_of_each_output() -> None:
     np.testing.assert_allclose(noise_shares(exact, rough), [0.01, 0.0])
     with pytest.raises(ValueError, match="at least one picture"):
         noise_shares([], [])
+
+
+def test_a_channel_whose_weights_are_next_to_nothing_is_rounded_to_nothing() -> None:
+    weight = np.array([[1e-45, 0], [0, 0], [1, -0.5]], np.float32)
+    rounded = rounded_weight(weight, 0)
+    np.testing.assert_allclose(rounded, weight, atol=1 / 254)
+    assert np.isfinite(rounded).all()
