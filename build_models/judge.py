@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from build_models.errors import RecipeError
 from build_models.metrics.agreement import truth_of
 from build_models.metrics.base import value
 from build_models.metrics.bootstrap import paired_bootstrap
@@ -50,6 +52,9 @@ class Judge:
         reference: a session of the fp32 file.
         progress: shows how far a look at all pictures has come.
         merge: for masks, predicted label: the label that it counts as.
+
+    Raises:
+        RecipeError: the pictures show nothing that could be judged.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class Judge:
             wanted = recipe.budget.metric
             self._metric = _Scale(_measure(recipe, usual_measure(recipe.task) if wanted == "auto" else wanted, merge))
         self._observe_reference(reference)
+        if math.isnan(value(self._metric.measure, self._metric.reference)):
+            raise RecipeError(_nothing_to_judge(self.name, len(pictures), labelled=self.labelled))
 
     @property
     def name(self) -> str:
@@ -138,3 +145,15 @@ class _Scale:
 
 def _measure(recipe: Recipe, name: str, merge: Mapping[str, str] | None) -> Measure[Any]:
     return make_measure(name, recipe.task, recipe.defaults, recipe.labels, recipe.budget.classes, merge)
+
+
+def _nothing_to_judge(name: str, pictures: int, *, labelled: bool) -> str:
+    if labelled:
+        return (
+            f"data: expected something labelled in the {pictures} pictures to judge by {name}, found nothing; are "
+            "these the right labels, and budget.classes among them?"
+        )
+    return (
+        f"data: expected fp32 to find something in the {pictures} pictures to judge by {name}, it finds nothing; give "
+        "pictures like those that the device will see, or look at input and defaults of the recipe"
+    )

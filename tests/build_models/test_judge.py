@@ -154,6 +154,18 @@ def test_some_labels_alone_can_be_judged() -> None:
     assert others.drop(session(wrong_dogs)).value == 0.0
 
 
+def test_labels_that_never_occur_are_told_before_anything_is_judged() -> None:
+    cats = [0] * len(TRUTHS)
+    with pytest.raises(RecipeError, match="expected something labelled in the 10 pictures to judge by top1"):
+        Judge(
+            recipe(classes=["dog"]),
+            cast("Pictures", FakePictures(cats, labelled=True)),
+            session(cats),
+            Progress(1, io.StringIO()),
+        )
+    assert judge_of(TRUTHS, labelled=True, classes=["dog"])[0].reference_value == 1.0
+
+
 def test_a_measure_of_another_task_is_refused() -> None:
     with pytest.raises(RecipeError, match="expected a measure to classify, one of top1, top5, got 'miou'"):
         judge_of(TRUTHS, labelled=True, metric="miou")
