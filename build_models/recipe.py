@@ -179,6 +179,14 @@ class Quantize(Record):
         0.25, description="give up when more than this share of the arithmetic would have to stay in float"
     )
 
+    @field_validator("targets", "forms", "methods", "corrections")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected each once, got {', '.join(twice)} twice or more; remove the others")
+        return names
+
 
 class Recipe(Record):
     """The whole recipe."""

@@ -193,8 +193,8 @@ def _models_in(annotation: object) -> list[type[BaseModel]]:
 
 
 def _is_chosen(model: type[BaseModel], data: object) -> bool:
-    """Whether the data's ``kind`` or ``family`` is the one this branch is for."""
-    for key in {"kind", "family"} & model.model_fields.keys():
+    """Whether the data's ``kind``, ``family`` or ``format`` is the one this branch is for."""
+    for key in {"kind", "family", "format"} & model.model_fields.keys():
         chosen = data.get(key) if isinstance(data, dict) else None
         if chosen not in typing.get_args(model.model_fields[key].annotation):
             return False

@@ -159,6 +159,7 @@ def test_labels_come_from_a_list_a_known_set_or_a_file(tmp_path: Path) -> None:
         ("  search_share", "  val: null\n  search_share", "30:3", "data.val: expected each key once"),
         ("path: pictures, limit: 200", "path: pictures, limits: 200", "28:45", "data.train.limits: .*'limit'"),
         ("format: yolo, images", "format: yolov5, images", "29:8", "data.val: expected format .*'yolov5'.*'yolo'"),
+        ("[cpu, cpu-nonvnni]", "[cpu, cpu]", "34:12", "quantize.targets: expected each once, got cpu twice"),
         ("[cpu, cpu-nonvnni]", "[cpu, gpu]", "34:18", "quantize.targets.1: .*'tensorrt' or 'cuda'.*'gpu'"),
     ],
 )
@@ -272,6 +273,7 @@ def test_a_path_of_the_command_line_is_relative_to_where_it_is_typed(
         ("version.major=3", r"--set version\.major=3: version is no section of the recipe"),
         ("budget.max_drop=[", r"--set budget\.max_drop=\[: expected YAML"),
         ("budget.max_dorp=0.1", r"budget\.max_dorp: unknown key; did you mean 'max_drop'\?"),
+        ("data.val.lables=here", r"data\.val\.lables: unknown key; did you mean 'labels'\?"),
         ("budgte.max_drop=0.1", r"budgte: unknown key; did you mean 'budget'\?"),
         ("budget.max_drop=much", r"budget\.max_drop: .*'much'"),
         ("budget.=1", r"--set budget\.=1: expected KEY=VALUE"),
