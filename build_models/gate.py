@@ -30,7 +30,7 @@ class Accuracy:
     Attributes:
         outcome: ``within``: all of the interval is; ``inconclusive``: the drop is, its interval is not; ``beyond``.
         said: one sentence with the figures.
-        more_pictures: about how many more it takes to be sure; 0: it is.
+        more_pictures: about how many more it takes to be sure; 0: it is, or a limit of 0 cannot be proved.
     """
 
     outcome: Outcome
@@ -85,10 +85,16 @@ def judge_drop(drop: Drop, metric: str, limit: float) -> Accuracy:
     if not drop.value <= limit:  # NaN is beyond
         if not (wide and drop.low <= limit):
             return Accuracy("beyond", figures)
-        return Accuracy("beyond", f"{figures}; inconclusive: needs about {more} more pictures", more)
+        return Accuracy("beyond", f"{figures}; {_unsure(more)}", more)
     if drop.high <= limit:
         return Accuracy("within", figures)
-    return Accuracy("inconclusive", f"{figures}; inconclusive: needs about {more} more pictures to be sure", more)
+    return Accuracy("inconclusive", f"{figures}; {_unsure(more)}", more)
+
+
+def _unsure(more_pictures: int) -> str:
+    if more_pictures:
+        return f"inconclusive: needs about {more_pictures} more pictures to be sure"
+    return "inconclusive: no number of pictures proves that nothing is lost"
 
 
 def _more_pictures(drop: Drop, limit: float) -> int:

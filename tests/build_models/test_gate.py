@@ -61,6 +61,13 @@ def test_few_pictures_are_told_with_how_many_more_it_takes() -> None:
     assert accuracy.said.endswith("; inconclusive: needs about 300 more pictures to be sure")
 
 
+@pytest.mark.parametrize("value", [0.0, 0.01])
+def test_no_number_of_pictures_is_asked_for_to_prove_a_limit_of_nothing(value: float) -> None:
+    accuracy = judge_drop(drop(value, value - 0.04, value + 0.04), "top1", 0.0)
+    assert accuracy.more_pictures == 0
+    assert accuracy.said.endswith("inconclusive: no number of pictures proves that nothing is lost")
+
+
 def test_a_drop_close_to_the_limit_takes_more_than_one_as_wide_at_zero() -> None:
     """Its interval has to fit between it and the limit."""
     at_zero, close = (
@@ -81,7 +88,7 @@ def test_where_no_picture_differs_the_number_follows_from_the_limit() -> None:
 
 def test_a_drop_beyond_that_a_wide_interval_leaves_open_says_so_too() -> None:
     open_, clear = judge_drop(drop(0.02, -0.02, 0.06), "top1", 0.01), judge_drop(drop(0.3, 0.2, 0.4), "top1", 0.01)
-    assert re.search(r"inconclusive: needs about \d+ more pictures$", open_.said)
+    assert re.search(r"inconclusive: needs about \d+ more pictures to be sure$", open_.said)
     assert (open_.outcome, clear.outcome) == ("beyond", "beyond")
     assert "inconclusive" not in clear.said
     assert clear.more_pictures == 0 < open_.more_pictures
