@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from build_models.errors import RecipeError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -109,14 +111,23 @@ class Memory:
         return value if noted == _noted(value, facts) else None
 
     def note(self, value: dict[str, Any], *facts: str) -> None:
-        """Keep it; nothing reads half a note."""
+        """Keep it; nothing reads half a note.
+
+        Raises:
+            RecipeError: the folder cannot be written.
+        """
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(facts)
         part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(_noted(value, facts)), encoding="utf-8")
-        part.replace(path)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(_noted(value, facts)), encoding="utf-8")
+            part.replace(path)
+        except OSError as err:
+            raise RecipeError(
+                f"{self.folder}: cannot write what the search found: {err.strerror}; choose another --work"
+            ) from err
 
     def _path(self, facts: tuple[str, ...]) -> Path:
         assert self.folder is not None

@@ -94,7 +94,9 @@ def write_histograms(path: Path, histograms: Histograms) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as err:
-        raise RecipeError(f"{path.parent}: cannot write the calibration cache: {err.strerror}") from err
+        raise RecipeError(
+            f"{path.parent}: cannot write the calibration cache: {err.strerror}; choose another --work"
+        ) from err
 
 
 def read_histograms(path: Path) -> Histograms | None:

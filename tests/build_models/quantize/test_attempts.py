@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from build_models.errors import RecipeError
 from build_models.metrics.bootstrap import Drop
 from build_models.quantize.attempts import Attempt, Choice, Memory
 
@@ -51,6 +52,12 @@ def test_what_is_noted_is_recalled_under_the_same_facts_alone(tmp_path: Path) ->
     assert memory.recall(*FACTS[:2]) is None
     assert memory.recall(*FACTS, "more") is None
     assert memory.recall(FACTS[1], FACTS[0], FACTS[2]) is None
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RecipeError, match=r"file: cannot write what the search found: .*; choose another --work"):
+        Memory(tmp_path / "file").note(VALUE, *FACTS)
 
 
 def test_numbers_come_back_exactly(tmp_path: Path) -> None:
