@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from agent.model.manifest import Defaults, InputSpec, Label, Record, Slug, Text
 from build_models.data.formats import AnyData  # noqa: TC001 - pydantic resolves it at run time
 from build_models.labels import resolve_labels
+from build_models.metrics.table import OF_TASK
 from build_models.recipe_types import RecipePath  # noqa: TC001 - pydantic resolves it at run time
 from build_models.source.families import FAMILIES, AnyFamily
 
@@ -229,6 +230,19 @@ class Recipe(Record):
             raise ValueError("a torch source needs input.height and input.width")
         if (self.input.height is None) != (self.input.width is None):
             raise ValueError("input.height and input.width go together: give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_is_of_the_task(self) -> Recipe:
+        measures = OF_TASK[self.task]
+        if self.budget.metric not in ("auto", *measures):
+            raise ValueError(
+                f"budget.metric: expected a measure to {self.task}, one of {', '.join(measures)}, or auto, "
+                f"got {self.budget.metric!r}"
+            )
+        unknown = [name for name in self.budget.classes or () if name not in self.labels]
+        if unknown:
+            raise ValueError(f"budget.classes: expected some of the labels, got {', '.join(unknown)}")
         return self
 
 

@@ -164,8 +164,3 @@ def test_labels_that_never_occur_are_told_before_anything_is_judged() -> None:
             Progress(1, io.StringIO()),
         )
     assert judge_of(TRUTHS, labelled=True, classes=["dog"])[0].reference_value == 1.0
-
-
-def test_a_measure_of_another_task_is_refused() -> None:
-    with pytest.raises(RecipeError, match="expected a measure to classify, one of top1, top5, got 'miou'"):
-        judge_of(TRUTHS, labelled=True, metric="miou")

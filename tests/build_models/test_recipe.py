@@ -274,6 +274,11 @@ def test_a_path_of_the_command_line_is_relative_to_where_it_is_typed(
         ("budget.max_drop=[", r"--set budget\.max_drop=\[: expected YAML"),
         ("budget.max_dorp=0.1", r"budget\.max_dorp: unknown key; did you mean 'max_drop'\?"),
         ("data.val.lables=here", r"data\.val\.lables: unknown key; did you mean 'labels'\?"),
+        (
+            "budget.metric=miou",
+            r"budget\.metric: expected a measure to detect, one of map50_95, map50, or auto, got 'miou'",
+        ),
+        ("budget.classes=[dog]", r"budget\.classes: expected some of the labels, got dog"),
         ("budgte.max_drop=0.1", r"budgte: unknown key; did you mean 'budget'\?"),
         ("budget.max_drop=much", r"budget\.max_drop: .*'much'"),
         ("budget.=1", r"--set budget\.=1: expected KEY=VALUE"),
