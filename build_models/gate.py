@@ -142,7 +142,7 @@ def judge_speed(
         for arch in dict.fromkeys(host.arch for host in hosts):
             mine = [host for host in hosts if host.arch == arch]
             timings = []
-            if runs_here(mine) and each.variant.id in results:
+            if each.variant.id == _chosen_here(piece) and runs_here(mine) and each.variant.id in results:
                 timings.append(_timed_here(results[each.variant.id], results[FP32]))
             for device in piece.measured:
                 times = device.times(digests[each.variant.id], digests[FP32])
@@ -206,6 +206,15 @@ def unused_figures(piece: Workpiece) -> list[str]:
                 "run `edge-agent bench` there without --variant"
             )
     return said
+
+
+def _chosen_here(piece: Workpiece) -> str | None:
+    """The variant that this machine would take: a time on it says nothing of one made for machines that lack more."""
+    for each in piece.candidates:
+        hosts = each.variant.requires.any_of
+        if hosts and "cpu" in each.variant.providers and runs_here(hosts):
+            return each.variant.id
+    return None
 
 
 def _timed_here(own: Mapping[str, Any], fp32: Mapping[str, Any]) -> Timing:

@@ -191,6 +191,11 @@ def _judge(piece: Workpiece, progress: Progress) -> tuple[Workpiece, dict[str, A
     data = piece.recipe.data
     merge = getattr(data and (data.val or data.train), "merge", None)
     judge = Judge(piece.recipe, piece.pictures.val, session_of(piece, fp32), progress, merge)
+    if judge.reference_value == 0:
+        raise RecipeError(
+            f"fp32 itself reaches a {judge.name} of 0 on val, so no drop could be seen: check the recipe's input, "
+            "output and labels, and those of data.val"
+        )
     limit = budget.max_drop if judge.labelled else budget.max_disagreement
     told: dict[str, Any] = {"metric": judge.name, "labelled": judge.labelled, "limit": limit}
     judged, said = [], []

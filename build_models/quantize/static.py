@@ -102,9 +102,7 @@ def quantize_static(
     chosen = settle(prepared, nodes, pixel_tensors(prepared))
     by_name = {node.name: node for node in prepared.graph.node}
     if not any(by_name[name].op_type in WEIGHTED for name in chosen):
-        raise BuildError(
-            "expected a convolution or matrix product to quantise, found none; shorten quantize.targets"
-        )
+        raise BuildError("expected a convolution or matrix product to quantise, found none; shorten quantize.targets")
     told = {"quantised_nodes": len(chosen), "nodes": chosen, "float_ops_in_body": _left(prepared, chosen)}
     packed = pack_stem(prepared, ranges, chosen) if packed_stem else None
     if packed is not None:

@@ -56,9 +56,7 @@ def quantize_tensorrt(
     wanted = set(nodes)
     chosen = [node for node in result.graph.node if node.name in wanted and _is_weighted(node, constants)]
     if not chosen:
-        raise BuildError(
-            "expected a convolution or matrix product to quantise, found none; shorten quantize.targets"
-        )
+        raise BuildError("expected a convolution or matrix product to quantise, found none; shorten quantize.targets")
     joined = _joined(result, {name for node in chosen for name in node.input[:2]} - constants.keys())
     scales = _scales(result, chosen, joined, constants.keys(), ranges)
     writer = GraphWriter(result, "trt")

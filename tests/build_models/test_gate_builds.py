@@ -220,6 +220,13 @@ def test_pictures_of_val_among_those_of_train_stop_the_build(clear: Place) -> No
     assert not (clear.folder / "leaked").exists()
 
 
+def test_a_float_model_that_is_always_wrong_stops_the_build(clear: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could be lost, so the gate could not fail."""
+    monkeypatch.setattr(Judge, "reference_value", 0.0)
+    with pytest.raises(RecipeError, match="reaches a top1 of 0 on val"):
+        clear.build()
+
+
 def test_val_is_looked_at_once_a_file_and_only_by_the_judge(close: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[tuple[str, str]] = []
     stage = [""]
