@@ -116,11 +116,16 @@ def apart(sides: Sides, bundle: str, variant: Variant) -> dict[str, float] | Non
     return largest
 
 
+def _areas(event: dict[str, Any]) -> dict[str, Any]:
+    """The labels that have a share of the frame."""
+    return {"label": ", ".join(sorted(event["areas"]))}
+
+
 def events_of(side: Side, bundle: str, variant: Variant) -> list[tuple[Any, ...]]:
     """Type, frame, object and label of each event."""
     lines = (line.partition(" ") for line in side.result(bundle, variant.id)["payloads"])
     events = [json.loads(payload) for kind, _, payload in lines if kind == "event"]
-    seen = [{"id": None, **(event.get("object") or event.get("class"))} for event in events]
+    seen = [{"id": None, **(event.get("object") or event.get("class") or _areas(event))} for event in events]
     return [
         (event["type"], event["frame"]["id"], each["id"], each["label"])
         for event, each in zip(events, seen, strict=True)
