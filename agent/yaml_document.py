@@ -77,7 +77,8 @@ def scalar_of(text: str) -> Scalar:
 
 _WORDS: dict[str, Scalar] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,18}|[0-9]{1,18}(\.[0-9]{0,18})?)([eE][-+]?[0-9]{1,3})?")
+# A double may need 17 digits behind three zeros.
+_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,24}|[0-9]{1,18}(\.[0-9]{0,24})?)([eE][-+]?[0-9]{1,3})?")
 
 _HINTS = {
     "cannot start any token": "indent with spaces, not tabs; put a text that begins with @, ` or % in quotes",

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.yaml_document import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, Position, YamlProblem, parse, scalar_of
@@ -171,6 +171,8 @@ _trees = st.recursive(
 
 
 @given(_trees, st.booleans())
+@example(0.0010000000474974513, False)
+@example(-0.00012345678901234567, False)
 def test_what_a_yaml_writer_writes_is_read_back(tree: object, flow: bool) -> None:
     class Writer(yaml.SafeDumper):
         def ignore_aliases(self, data: object) -> bool:
