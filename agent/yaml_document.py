@@ -67,7 +67,7 @@ def parse(text: str) -> Document:
 
 
 def scalar_of(text: str) -> Scalar:
-    """What an unquoted word means: null, true, false, a number of at most 18 digits, else a text."""
+    """What an unquoted word means: null, true, false, a number of at most 18 digits (and 24 decimals), else a text."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):

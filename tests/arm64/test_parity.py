@@ -194,13 +194,11 @@ def test_the_golden_replay_passes(sides: Sides, cpu: str, bundle: str, variant: 
 
 @each_cpu
 @pytest.mark.parametrize("bundle", [folder.name for folder in BUNDLES])
-def test_the_variant_that_is_chosen_ran_twenty_frames_and_they_cause_events(
-    sides: Sides, cpu: str, bundle: str
-) -> None:
+def test_the_variant_that_is_chosen_ran_many_frames_and_they_cause_events(sides: Sides, cpu: str, bundle: str) -> None:
     chosen = sides[cpu].facts["bundles"][bundle]["chosen"]
     variant = next(each for name, each in VARIANTS if (name, each.id) == (bundle, chosen))
     assert variant.precision == "int8"
-    assert len(frames_of(sides[cpu], bundle, variant)) == 20
+    assert len(frames_of(sides[cpu], bundle, variant)) == subject.FRAMES_OF.get(bundle, subject.FRAMES) >= 5
     assert events_of(sides[cpu], bundle, variant)
 
 
