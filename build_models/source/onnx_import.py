@@ -124,6 +124,12 @@ def load_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
         raise RecipeError(f"{path}: expected an ONNX model, found something else ({len(data)} bytes)") from err
     if not model.graph.node or not model.opset_import:
         raise RecipeError(f"{path}: expected an ONNX model, found {len(data)} bytes without a graph")
+    newest = onnx.defs.onnx_opset_version()
+    if opset_of(model) > newest:
+        raise RecipeError(
+            f"{path}: its opset is {opset_of(model)}, the newest that this onnx {onnx.__version__} knows is {newest}: "
+            "export it with opset 17, or install a newer onnx"
+        )
     for name in _external_files(model, path):
         digest.update((path.parent / name).read_bytes())
     try:

@@ -15,7 +15,7 @@ from build_models.errors import BuildError, RecipeError
 from build_models.graph.model_io import inputs_of, random_feed, run_model
 from build_models.graph.passes import convert_opset
 from build_models.recipe import InputRecipe
-from build_models.source.onnx_import import import_onnx
+from build_models.source.onnx_import import import_onnx, load_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,3 +220,15 @@ def test_a_local_function_is_written_out(tmp_path: Path) -> None:
 
     assert [node.op_type for node in imported.graph.node] == ["Add", "Flatten"]
     assert [info.name for info in inputs_of(imported)] == ["x"]
+
+
+def test_an_opset_of_the_future_is_told_with_the_way_out(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([node], "net", value[:1], value[1:])
+    for opset in (17, 99):
+        path = tmp_path / f"{opset}.onnx"
+        onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)]), path)
+    load_onnx(tmp_path / "17.onnx")
+    with pytest.raises(RecipeError, match=r"its opset is 99, the newest .* export it with opset 17"):
+        load_onnx(tmp_path / "99.onnx")
