@@ -50,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
     from build_models.graph.optimise import optimise
     from build_models.graph.passes.convert_opset import convert_opset
     from build_models.graph.portable import OPSETS
-    from build_models.graph.proof import prove_same
     from build_models.progress import Progress
     from build_models.source.onnx_import import load_onnx
 
@@ -75,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             result = infer_anew(result)
         ended(f"{report.nodes_before} -> {report.nodes_after} nodes")
     with progress.stage("prove") as ended:
-        difference = prove_same(source, result)
+        difference = _prove(source, model, result, shaped=bool(shapes))
         kernels = kernel_report(result)
         ended(f"equal on random inputs, the largest difference {difference:.1e} of an output's largest value")
     data = result.SerializeToString(deterministic=True)
@@ -113,6 +112,21 @@ def _shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
             raise RecipeError(f"--shape: {found[1]} is given twice")
         shapes[found[1]] = tuple(int(side) for side in found[2].split("x"))
     return shapes
+
+
+def _prove(source: onnx.ModelProto, model: onnx.ModelProto, result: onnx.ModelProto, *, shaped: bool) -> float:
+    """The largest difference of result and source; a shape given to ``model`` that something inside blocks is told."""
+    from build_models.errors import BuildError, RecipeError
+    from build_models.graph.fix_shape import reshape_that_blocks
+    from build_models.graph.proof import prove_same
+
+    try:
+        return prove_same(source, result)
+    except BuildError as err:
+        blocks = reshape_that_blocks(model) if shaped else None
+        if blocks is None:
+            raise
+        raise RecipeError(f"--shape: {blocks}; take its size, or export the model with these axes free") from err
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 import onnx
 from onnx import shape_inference
 
 from build_models.errors import BuildError, RecipeError
-from build_models.graph.model_io import describe, inputs_of, outputs_of
+from build_models.graph.model_io import constant_of, describe, inputs_of, outputs_of
 from build_models.graph.optimise import SHAPE_PASSES, optimise
 
 if TYPE_CHECKING:
@@ -128,6 +129,23 @@ def _sizes_by_symbol(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[
                         f"--shape {name}={asked}: axis {axis} is {own!r}, which {said_by} sets to {size}, not {side}"
                     )
     return {symbol: size for symbol, (size, _) in sizes.items()}
+
+
+def reshape_that_blocks(model: onnx.ModelProto) -> str | None:
+    """The first Reshape whose constant sides cannot hold what it now gets, in words; None where there is none."""
+    inferred = shape_inference.infer_shapes(model).graph
+    values = [*inferred.value_info, *inferred.input, *inferred.output]
+    sides = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in values}
+    for node in model.graph.node:
+        wanted = constant_of(model, node.input[1]) if node.op_type == "Reshape" else None
+        given = sides.get(node.input[0], [])
+        if wanted is None or not given or 0 in given:
+            continue
+        known = prod(side or given[index] for index, side in enumerate(wanted.tolist()) if side != -1)
+        if known and (prod(given) % known or (-1 not in wanted and prod(given) != known)):
+            name = node.name or node.output[0]
+            return f"the Reshape {name} makes {wanted.tolist()} of {given} there, which has another number of values"
+    return None
 
 
 def _only_input(model: onnx.ModelProto) -> TensorInfo:

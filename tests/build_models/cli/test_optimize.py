@@ -152,3 +152,26 @@ def test_files_that_are_not_there_are_told(capsys: pytest.CaptureFixture[str]) -
     assert "none.onnx: cannot read the model" in capsys.readouterr().err
     assert main(["optimize", "in.onnx", "nowhere/out.onnx"]) == 2
     assert "make it first" in capsys.readouterr().err
+
+
+def test_a_reshape_to_constant_sides_is_named_as_what_blocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["r"], "relu"),
+        onnx.helper.make_node("Reshape", ["r", "sides"], ["y"], "flat"),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "net",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4, "h", "w"])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4, "n"])],
+        [onnx.numpy_helper.from_array(np.array([1, 4, 64], np.int64), "sides")],
+    )
+    path = tmp_path / "in.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=10), path)
+    out = tmp_path / "out.onnx"
+    assert main(["optimize", str(path), str(out), "--shape", "x=1x4x16x16"]) == 2
+    assert "the Reshape flat makes [1, 4, 64] of [1, 4, 16, 16]" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["optimize", str(path), str(out), "--shape", "x=1x4x8x8"]) == 0
