@@ -19,7 +19,6 @@ from agent.model.runtime import ort
 from agent.model.session import physical_cores
 from build_models.advice import after_search
 from build_models.errors import BuildError
-from build_models.graph.portable import check_portable, strip
 from build_models.inside import look_inside
 from build_models.judge import Judge
 from build_models.machines import runs_here, time_files
@@ -165,7 +164,7 @@ def _cpu(work: _Work) -> list[Candidate]:
     here = runs_here(target(X86).requires.any_of)
     if here and forms != [PLAIN]:
         methods = work.piece.recipe.quantize.methods
-        made = {each.name: _bytes(search.model_of(Choice(methods[0], form=each.name))) for each in forms}
+        made = {each.name: search.file_of(Choice(methods[0], form=each.name)) for each in forms}
         distinct = {data: name for name, data in reversed(made.items())}  # of equal files the first form
         times = work.time({name: made[name] for name in reversed(distinct.values())}, "forms")
         work.told["forms"] = times
@@ -291,13 +290,6 @@ def _fastest(times: dict[str, dict[str, float]]) -> str:
     plain_speed = times.get(PLAIN.name, {"speedup": 0.0})["speedup"]
     worth_it = times[best]["speedup"] > max(plain_speed * _WORTH_A_FORM, _HOPELESS)
     return best if worth_it else PLAIN.name
-
-
-def _bytes(model: onnx.ModelProto) -> bytes:
-    stripped = strip(model)
-    check_portable(stripped)
-    data: bytes = stripped.SerializeToString(deterministic=True)
-    return data
 
 
 def _in_order(candidates: list[Candidate]) -> list[Candidate]:

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.vision.boxes import iou_matrix, match_one_to_one
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     from agent.model.manifest import Task, Tolerances
-    from agent.vision.detections import Detections
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +50,6 @@ def compare_outputs(
     if task == "segment":
         return _compare_masks(expected, actual, tolerances)
     raise ValueError(f"expected task classify, detect or segment, got {task!r}")
-
-
-def f1_of_matched_boxes(expected: Detections, actual: Detections, least_iou: float = 0.5) -> tuple[int, int, int]:
-    """True positives, false positives and false negatives of ``actual`` against ``expected``, class by class."""
-    affinity = iou_matrix(expected.boxes_xyxy, actual.boxes_xyxy)
-    affinity[expected.labels[:, None] != actual.labels[None, :]] = 0
-    matched = len(match_one_to_one(affinity, least_iou))
-    return matched, len(actual) - matched, len(expected) - matched
 
 
 def _compare_masks(

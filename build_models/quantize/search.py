@@ -152,6 +152,10 @@ class Search:
             model, _ = correct_biases(ground.model, model, lambda: islice(self._images(), _CORRECTION_PICTURES))
         return _finished(model)
 
+    def file_of(self, choice: Choice) -> bytes:
+        """The same as it lies on a disk."""
+        return _serialised(self.model_of(choice))
+
     def _best_method(self, form: Form) -> Attempt:
         """The calibration methods, ranked in the simulator; the quietest become files, until one is good."""
         noises = self._noise_by_method(form)
@@ -254,7 +258,7 @@ class Search:
         return choice.float_nodes | form_named(choice.form).in_float(self._ground_of(choice).model)
 
     def _look(self, choice: Choice, model: onnx.ModelProto, share: float) -> Attempt:
-        data = model.SerializeToString(deterministic=True)
+        data = _serialised(model)
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._folder / f"{sha256[:16]}.onnx"
         path.write_bytes(data)
@@ -305,6 +309,11 @@ class Search:
                 text = f"rounding the {each.kind} {each.site} alone leaves {each.sqnr_db:.1f} dB at the heads"
                 reasons.setdefault(node, text)
         return reasons
+
+
+def _serialised(model: onnx.ModelProto) -> bytes:
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _finished(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -20,7 +20,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from agent.model.runtime import ort
 from build_models.errors import BuildError
 from build_models.graph.model_io import attribute_of, constant_of, remove_dead_nodes
 from build_models.graph.writer import GraphWriter
@@ -136,18 +135,6 @@ def quantize_static(
     remove_dead_nodes(result)
     _check_weights(result)
     return result, {**told, "packed_stem": packed is not None}
-
-
-def count_kernels(model: onnx.ModelProto, optimised_path: str) -> dict[str, int]:
-    """What ONNX Runtime makes of a file on this CPU: its optimised graph, counted by operator."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.optimized_model_filepath = optimised_path
-    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    counts: dict[str, int] = {}
-    for node in onnx.load(optimised_path).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _with_sums(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,12 +12,13 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs the build extra")
 
+from build_models.graph.kernels import kernel_report
 from build_models.graph.model_io import open_session
 from build_models.graph.native_input import native_input
 from build_models.graph.portable import check_portable, make_portable, strip
 from build_models.quantize.float16 import convert_float16
 from build_models.quantize.ranges import collect_ranges
-from build_models.quantize.static import count_kernels, fusible_nodes, quantisable_tensors, quantize_static
+from build_models.quantize.static import fusible_nodes, quantisable_tensors, quantize_static
 from build_models.quantize.tensorrt import check_tensorrt, quantize_tensorrt
 from build_models.recipe import InputRecipe
 from build_models.source.onnx_import import import_onnx
@@ -126,7 +127,7 @@ def named(request: pytest.FixtureRequest, realdata: Path) -> tuple[Real, Prepare
     return REAL[request.param], prepare(realdata, request.param)
 
 
-def test_int8_for_the_cpu(named: tuple[Real, Prepared], tmp_path: Path) -> None:
+def test_int8_for_the_cpu(named: tuple[Real, Prepared]) -> None:
     real, prepared = named
     nodes = fusible_nodes(prepared.model, prepared.raw)
     convolutions = sum(node.op_type == "Conv" for node in prepared.model.graph.node)
@@ -136,12 +137,12 @@ def test_int8_for_the_cpu(named: tuple[Real, Prepared], tmp_path: Path) -> None:
         check_portable(result)
         assert signal_db(prepared, result) > real.least_db.int8
         assert told["packed_stem"] == (packed and real.packed)
-        kernels = count_kernels(result, str(tmp_path / "optimised.onnx"))
+        kernels = kernel_report(result).operators
         assert kernels["QLinearConv"] == convolutions
         assert "Conv" not in kernels
 
 
-def test_float_exceptions_are_float_in_the_graph_that_runs(named: tuple[Real, Prepared], tmp_path: Path) -> None:
+def test_float_exceptions_are_float_in_the_graph_that_runs(named: tuple[Real, Prepared]) -> None:
     """Every fifth convolution is left out, the stem among them: exactly these have a float kernel."""
     real, prepared = named
     convolutions = [node.name for node in prepared.model.graph.node if node.op_type == "Conv"]
@@ -149,7 +150,7 @@ def test_float_exceptions_are_float_in_the_graph_that_runs(named: tuple[Real, Pr
     nodes = [name for name in fusible_nodes(prepared.model, prepared.raw) if name not in left]
     result, _ = quantize_static(prepared.model, nodes, prepared.ranges)
     check_portable(strip(result))
-    kernels = count_kernels(result, str(tmp_path / "optimised.onnx"))
+    kernels = kernel_report(result).operators
     assert (kernels["Conv"], kernels["QLinearConv"]) == (len(left), len(convolutions) - len(left))
     assert signal_db(prepared, result) > real.least_db.int8
 

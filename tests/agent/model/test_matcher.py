@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model.manifest import Tolerances
-from agent.model.matcher import Comparison, compare_outputs, f1_of_matched_boxes
-from agent.vision.detections import Detections
+from agent.model.matcher import Comparison, compare_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -257,31 +256,3 @@ def test_confidences_agree_within_the_tolerance_for_scores_and_a_level_of_roundi
     assert not verdict.ok
     assert verdict.reason == "100 % of the confidences differ by more than 1 of 255 (limit 0.5 %)"
     assert not compare_masks(masks(scene(), sure * 0), masks(scene(), sure * 0 + 255), LOOSE).ok, "255 is far from 0"
-
-
-def detections(rows: Sequence[tuple[Sequence[float], float, int]]) -> Detections:
-    if not rows:
-        return Detections.empty()
-    packed = outputs(rows, kept=len(rows))
-    return Detections(packed["boxes"][0], packed["scores"][0], packed["labels"][0])
-
-
-@pytest.mark.parametrize(
-    ("expected", "actual", "counts"),
-    [
-        ([CAT, DOG], [CAT, DOG], (2, 0, 0)),
-        ([CAT, DOG], [CAT], (1, 0, 1)),
-        ([CAT], [CAT, DOG], (1, 1, 0)),
-        ([CAT], [(CAT[0], 0.9, 1)], (0, 1, 1)),
-        ([CAT], [CAT, CAT], (1, 1, 0)),
-        ([], [CAT], (0, 1, 0)),
-        ([CAT], [], (0, 0, 1)),
-        ([], [], (0, 0, 0)),
-    ],
-)
-def test_true_and_false_positives_and_misses_are_counted(
-    expected: list[tuple[Sequence[float], float, int]],
-    actual: list[tuple[Sequence[float], float, int]],
-    counts: tuple[int, int, int],
-) -> None:
-    assert f1_of_matched_boxes(detections(expected), detections(actual)) == counts

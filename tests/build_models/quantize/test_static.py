@@ -19,13 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from build_models.errors import BuildError
 from build_models.graph.canonical_output import canonical_output
+from build_models.graph.kernels import optimised_by_runtime
 from build_models.graph.model_io import constant_of, nodes_after, open_session, run_model
 from build_models.graph.native_input import native_input
 from build_models.graph.portable import check_portable, make_portable, strip
 from build_models.quantize.ranges import collect_ranges
 from build_models.quantize.static import (
     body_nodes,
-    count_kernels,
     fusible_nodes,
     quantisable_tensors,
     quantize_static,
@@ -56,10 +56,9 @@ class Quantised:
     raw: list[str]
     report: dict[str, Any]
 
-    def kernels(self, folder: Path) -> list[str]:
+    def kernels(self) -> list[str]:
         """Operators of the optimised graph, in order."""
-        count_kernels(self.int8, str(folder / "optimised.onnx"))
-        return [node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node]
+        return [node.op_type for node in optimised_by_runtime(self.int8).graph.node]
 
 
 def quantise(source: onnx.ModelProto, recipe: InputRecipe | None = None, family: Family | None = None) -> Quantised:
@@ -190,20 +189,20 @@ def test_the_bytes_scale_is_one_though_no_picture_holds_a_255() -> None:
     assert constant_of(int8, first_computation(int8).input[1]) == 1.0
 
 
-def test_a_plain_network_becomes_nothing_but_integer_kernels_up_to_its_head(tmp_path: Path) -> None:
+def test_a_plain_network_becomes_nothing_but_integer_kernels_up_to_its_head() -> None:
     quantised = quantise(spot_detector(), InputRecipe(std=[0.5, 0.6, 0.7]))
-    assert_integer_up_to_the_head(quantised.kernels(tmp_path), ["QLinearConv"] * 3)
+    assert_integer_up_to_the_head(quantised.kernels(), ["QLinearConv"] * 3)
     assert quantised.report["float_ops_in_body"] == []
 
 
-def test_a_mean_is_added_in_int8(spots: Quantised, tmp_path: Path) -> None:
-    assert_integer_up_to_the_head(spots.kernels(tmp_path), ["QLinearAdd", *["QLinearConv"] * 3])
+def test_a_mean_is_added_in_int8(spots: Quantised) -> None:
+    assert_integer_up_to_the_head(spots.kernels(), ["QLinearAdd", *["QLinearConv"] * 3])
     assert spots.report["float_ops_in_body"] == []
 
 
-def test_one_number_for_all_channels_is_added_in_int8_too(tmp_path: Path) -> None:
+def test_one_number_for_all_channels_is_added_in_int8_too() -> None:
     quantised = quantise(spot_detector(), InputRecipe(mean=[0.5] * 3, std=STD))
-    assert_integer_up_to_the_head(quantised.kernels(tmp_path), ["QLinearAdd", *["QLinearConv"] * 3])
+    assert_integer_up_to_the_head(quantised.kernels(), ["QLinearAdd", *["QLinearConv"] * 3])
     assert largest_error(quantised) < CLOSE
 
 
@@ -212,7 +211,7 @@ def test_a_mean_per_channel_is_spread_on_the_device_not_in_the_file(spots: Quant
     assert spots.int8.ByteSize() < spots.exact.ByteSize()
 
 
-def test_pixels_that_are_only_moved_stay_bytes(tmp_path: Path) -> None:
+def test_pixels_that_are_only_moved_stay_bytes() -> None:
     crop = [
         helper.make_node("Slice", ["x", "from", "to", "axes"], ["cropped"]),
         helper.make_node("Conv", ["cropped", "w"], ["f"]),
@@ -220,14 +219,14 @@ def test_pixels_that_are_only_moved_stay_bytes(tmp_path: Path) -> None:
     bounds = {"from": [1, 2], "to": [SIDE, SIDE], "axes": [2, 3]}
     source = classifier(crop, w=weights(8, 3), **{name: np.array(values) for name, values in bounds.items()})
     quantised = quantise(source, InputRecipe(scale=1.0, color="rgb"), Logits(family="logits"))
-    kernels = quantised.kernels(tmp_path)
+    kernels = quantised.kernels()
     assert {"Slice", "Gather"} <= set(kernels)  # the crop, and BGR to RGB in front of it
     assert set(kernels[: kernels.index("QLinearConv")]) <= MOVES
     assert not {"Cast", "QuantizeLinear", "Conv"} & set(kernels)
     assert largest_error(quantised) < CLOSE
 
 
-def test_a_subtraction_inside_the_network_is_done_in_int8(tmp_path: Path) -> None:
+def test_a_subtraction_inside_the_network_is_done_in_int8() -> None:
     nodes = [  # neither convolution can take it in: one is behind a Relu, the other pads
         helper.make_node("Conv", ["x", "w"], ["c"]),
         helper.make_node("Relu", ["c"], ["r"]),
@@ -238,7 +237,7 @@ def test_a_subtraction_inside_the_network_is_done_in_int8(tmp_path: Path) -> Non
     quantised = quantise(
         classifier(nodes, w=weights(20, 3), v=weights(8, 20), offset=offset), InputRecipe(), Logits(family="logits")
     )
-    assert quantised.kernels(tmp_path)[:3] == ["QLinearConv", "QLinearAdd", "QLinearConv"]
+    assert quantised.kernels()[:3] == ["QLinearConv", "QLinearAdd", "QLinearConv"]
     assert largest_error(quantised) < CLOSE
 
 

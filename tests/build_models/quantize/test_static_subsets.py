@@ -16,16 +16,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from build_models.errors import BuildError
+from build_models.graph.kernels import kernel_report
 from build_models.graph.model_io import run_model
 from build_models.graph.native_input import native_input
 from build_models.graph.portable import check_portable, make_portable, strip
 from build_models.quantize.ranges import collect_ranges
-from build_models.quantize.static import count_kernels, fusible_nodes, quantisable_tensors, quantize_static
+from build_models.quantize.static import fusible_nodes, quantisable_tensors, quantize_static
 from build_models.recipe import InputRecipe
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 pytestmark = pytest.mark.build
@@ -142,20 +141,18 @@ def assert_every_pair_serves(model: onnx.ModelProto, int8: list[str]) -> None:
         assert served, f"{node.name} serves nothing"
 
 
-def test_all_nodes_in_int8(tmp_path: Path) -> None:
+def test_all_nodes_in_int8() -> None:
     model, told = quantise(list(names()))
     assert_close(model)
     assert_every_pair_serves(model, told["nodes"])
-    kernels = count_kernels(model, str(tmp_path / "optimised.onnx"))
+    kernels = kernel_report(model).operators
     assert kernels["QLinearConv"] == 7
     assert told["float_ops_in_body"] == ["Exp"]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.sets(st.integers(0, 40)), st.booleans(), st.booleans())
-def test_any_choice_of_nodes(
-    tmp_path_factory: pytest.TempPathFactory, picks: set[int], packed: bool, all_but: bool
-) -> None:
+def test_any_choice_of_nodes(picks: set[int], packed: bool, all_but: bool) -> None:
     chosen = [name for index, name in enumerate(names()) if (index in picks) != all_but]
     model, _ = network()
     op_types = {node.name: node.op_type for node in model.graph.node}
@@ -166,7 +163,7 @@ def test_any_choice_of_nodes(
     result, told = quantise(chosen, packed_stem=packed)
     assert_close(result)
     assert_every_pair_serves(result, told["nodes"])
-    kernels = count_kernels(result, str(tmp_path_factory.getbasetemp() / "optimised.onnx"))
+    kernels = kernel_report(result).operators
     wanted = sum(op_types[name] == "Conv" for name in chosen)
     assert (kernels.get("QLinearConv", 0), kernels.get("Conv", 0)) == (wanted, 7 - wanted)
     assert set(chosen) >= {name for name in told["nodes"] if op_types[name] not in ("Relu", "Clip")}
@@ -178,13 +175,11 @@ def test_the_check_for_pairs_that_serve_nothing_can_fail() -> None:
         assert_every_pair_serves(model, [name for name in told["nodes"] if name not in ("boxes", "mixed")])
 
 
-def test_without_our_care_the_runtime_quantises_a_float_convolution(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_our_care_the_runtime_quantises_a_float_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control for `keep_float`: if this fails, the runtime has changed and the care may go."""
     monkeypatch.setattr("build_models.quantize.static.keep_float", lambda *_: None)
     model, _ = quantise([name for name in names() if name != "first"])
-    assert "Conv" not in count_kernels(model, str(tmp_path / "optimised.onnx"))
+    assert "Conv" not in kernel_report(model).operators
 
 
 def test_weights_shared_with_a_float_convolution_stay_exact_there() -> None:
