@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 
 from build_models.errors import BuildError
 from build_models.graph.portable import check_portable, strip
+from build_models.quantize.costs import arithmetic_of, shapes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -113,25 +113,13 @@ def multiplications(model: onnx.ModelProto) -> dict[str, int]:
     Raises:
         BuildError: a shape is unknown.
     """
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {
-        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
-        for value in [*graph.value_info, *graph.output, *graph.input]
-    }
-    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    shapes, arithmetic = shapes_of(model), arithmetic_of(model)
     counts = {}
-    for node in graph.node:
+    for node in model.graph.node:
         if node.op_type not in ("Conv", "ConvTranspose", *PRODUCTS):
             continue
-        first, second, made = (shapes.get(name) for name in (*node.input[:2], node.output[0]))
-        if not first or not second or not made or 0 in [*first, *second, *made]:
-            raise BuildError(f"expected static shapes around {node.name} ({node.op_type}), found {first}, {made}")
-        if node.op_type == "Conv":
-            per_value = int(np.prod(second[1:]))
-            counts[node.name] = int(np.prod(made)) * per_value
-        elif node.op_type == "ConvTranspose":
-            counts[node.name] = int(np.prod(first)) * int(np.prod(second[1:]))
-        else:
-            transposed = node.op_type == "Gemm" and any(entry.name == "transA" and entry.i for entry in node.attribute)
-            counts[node.name] = int(np.prod(made)) * first[0 if transposed else -1]
+        around = [shapes.get(name, ()) for name in (*node.input[:2], node.output[0])]
+        if any(not shape or 0 in shape for shape in around):
+            raise BuildError(f"expected static shapes around {node.name} ({node.op_type}), found {around}")
+        counts[node.name] = int(arithmetic[node.name])
     return counts
