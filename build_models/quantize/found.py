@@ -25,7 +25,7 @@ class Found:
     Attributes:
         attempts: all files that were made, in order.
         chosen: the good one, or the best of those within the limit; None: none is.
-        closest: of all, the one that loses least.
+        closest: of all, the one that keeps most of fp32's answers.
         limit: the most that may be lost on the search pictures.
         aim: what a file may lose to be called good.
         sensitivities: measured when exceptions were needed.
